@@ -1,0 +1,177 @@
+"""Execute the chapters with papermill into _build/: `python -m book.execute [--profile smoke] [chapter ...]`.
+
+A chapter is run again only if its source, the part of support/ it can reach, the lock file, Python, its parameters or
+the mirror of traces changed. Results are written to a temporary name and renamed, so an interrupted run leaves nothing.
+"""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import json
+import os
+import subprocess
+import sys
+import time
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import nbformat
+import papermill
+import yaml
+from support.telemetry import trace_available
+
+from book.chapters import ROOT, Chapter, chapters, parameters, to_notebook
+from book.outputs import output_problems
+from support.errors import BookError
+
+__all__ = ["Result", "execute", "given_parameters", "main"]
+
+PROFILES = {"publication": ("executed", "book/publication.yml"), "smoke": ("smoke", "tests/smoke.yml")}
+CELL_TIMEOUT_SECONDS = 600
+
+
+@dataclass(frozen=True)
+class Result:
+    """How the run of a chapter ended; `seconds` is wall time, `reused` says that nothing had changed."""
+
+    name: str
+    seconds: float
+    fingerprint: str
+    parameters: dict[str, object]
+    reused: bool = False
+    problems: tuple[str, ...] = ()
+
+
+def given_parameters(chapter: Chapter, profile: str) -> dict[str, object]:
+    """Parameters of `chapter` under `profile`; a trace that cannot be had becomes its synthetic twin.
+
+    Raises BookError if a name is not in the chapter's parameters cell (papermill would only warn).
+    """
+    file = ROOT / PROFILES[profile][1]
+    given = parameters(file).get(chapter.name, {}) | {"profile": profile}
+    known = set(papermill.inspect_notebook(str(chapter.notebook)))
+    if unknown := sorted(set(given) - known):
+        raise BookError(f"{file.name}: {chapter.name} has no parameter {', '.join(unknown)}. It has {sorted(known)}.")
+    source = str(given.get("source", "synthetic"))
+    if not source.startswith("synthetic") and not trace_available(source):
+        given["source"] = f"synthetic:{source.split(':')[0]}"
+        print(f"{chapter.name}: the trace {source} cannot be had here; the page uses its synthetic twin and says so")
+    return given
+
+
+def execute(chapter: Chapter, profile: str, *, force: bool = False) -> Result:
+    """Run one chapter in a process of its own, unless nothing it depends on changed; check what would reach the page."""
+    given = given_parameters(chapter, profile)
+    folder = ROOT / "_build" / PROFILES[profile][0]
+    folder.mkdir(parents=True, exist_ok=True)
+    target, record = folder / f"{chapter.name}.ipynb", folder / f"{chapter.name}.json"
+    fingerprint = chapter.fingerprint(given, _mirror_fingerprint())
+    if not force and target.exists() and record.exists():
+        known = json.loads(record.read_text(encoding="utf-8"))
+        if known["fingerprint"] == fingerprint:
+            return Result(chapter.name, known["seconds"], fingerprint, given, reused=True)
+    temporary = folder / f".{chapter.name}.{os.getpid()}.ipynb"
+    started = time.monotonic()
+    try:
+        run = subprocess.run(_command(chapter, temporary, given), env=_environment(), capture_output=True, text=True)
+        seconds = time.monotonic() - started
+        problems = _problems(temporary, run)
+        if problems:
+            if temporary.exists():
+                failed = ROOT / "_build" / "failed" / f"{chapter.name}.ipynb"
+                failed.parent.mkdir(exist_ok=True)
+                temporary.replace(failed)
+                problems.append(f"the run is kept in {failed.relative_to(ROOT)}")
+            return Result(chapter.name, seconds, fingerprint, given, problems=tuple(problems))
+        _strip_timings(temporary, chapter)
+        temporary.replace(target)
+        result = Result(chapter.name, round(seconds, 1), fingerprint, given)
+        record.write_text(json.dumps(asdict(result), indent=1, default=str) + "\n", encoding="utf-8")
+        return result
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run the named chapters (default: all), print seconds for each, exit 1 if one failed."""
+    parser = argparse.ArgumentParser(
+        prog="python -m book.execute", description=__doc__.split("\n")[0] if __doc__ else ""
+    )
+    parser.add_argument("chapter", nargs="*", help="names such as 12_autoscaling_policies (default: all)")
+    parser.add_argument("--profile", choices=sorted(PROFILES), default="publication")
+    parser.add_argument("--force", action="store_true", help="run even if nothing changed")
+    parser.add_argument("--jobs", type=int, default=min(2, os.cpu_count() or 1), help="chapters at a time")
+    options = parser.parse_args(arguments)
+    wanted = [c for c in chapters() if not options.chapter or c.name in options.chapter]
+    if missing := sorted(set(options.chapter) - {c.name for c in wanted}):
+        print(f"no chapter {', '.join(missing)}; there are {', '.join(c.name for c in chapters())}", file=sys.stderr)
+        return 2
+    failures = 0
+    with ThreadPoolExecutor(options.jobs) as pool:
+        print(f"executing {len(wanted)} chapters ({options.profile}), {options.jobs} at a time", flush=True)
+        for done in pool.map(lambda c: execute(c, options.profile, force=options.force), wanted):
+            state = "FAILED" if done.problems else "unchanged, kept" if done.reused else "done"
+            print(f"  {done.name:<32} {done.seconds:6.1f} s  {state}", flush=True)
+            for problem in done.problems:
+                print(f"      {problem}", flush=True)
+            failures += bool(done.problems)
+    if failures:
+        print(f"{failures} of {len(wanted)} chapters failed. Next: mend the source and run the same command again.")
+    return 1 if failures else 0
+
+
+def _command(chapter: Chapter, target: Path, given: dict[str, object]) -> list[str]:
+    return [
+        *(sys.executable, "-W", "ignore", "-m", "papermill", str(chapter.notebook), str(target)),
+        *("--cwd", str(chapter.notebook.parent), "--no-progress-bar", "--log-level", "ERROR"),
+        *("--execution-timeout", str(CELL_TIMEOUT_SECONDS), "--start-timeout", "180", "-y", yaml.safe_dump(given)),
+    ]
+
+
+def _environment() -> dict[str, str]:
+    """The kernel's environment: one BLAS thread a chapter, JAX on the CPU unless said otherwise, its compilations kept."""
+    cache = ROOT / "_build" / "cache"
+    defaults = {
+        "JAX_PLATFORMS": "cpu",
+        "JAX_COMPILATION_CACHE_DIR": str(cache / "jax"),
+        "OMP_NUM_THREADS": "1",
+        "OPENBLAS_NUM_THREADS": "1",
+        "PYDEVD_DISABLE_FILE_VALIDATION": "1",
+        "MPLBACKEND": "module://matplotlib_inline.backend_inline",
+    }
+    environment = defaults | dict(os.environ) | {"PYTHONHASHSEED": "0"}
+    if "BOOK_DATA" in environment:  # the kernel's working directory is notebooks/, so a relative path would break
+        environment["BOOK_DATA"] = str(Path(environment["BOOK_DATA"]).resolve())
+    return environment
+
+
+def _mirror_fingerprint() -> str:
+    """Identity of the BOOK_DATA mirror: its registry's hash, or nothing."""
+    registry = Path(os.environ["BOOK_DATA"]) / "registry.csv" if "BOOK_DATA" in os.environ else None
+    return hashlib.sha256(registry.read_bytes()).hexdigest() if registry and registry.exists() else ""
+
+
+def _problems(target: Path, run: subprocess.CompletedProcess[str]) -> list[str]:
+    if not target.exists():
+        return [f"papermill wrote nothing: {run.stderr.strip()[-800:]}"]
+    found = output_problems(nbformat.read(target, as_version=4))
+    if run.returncode and not found:
+        found = [f"papermill exited with {run.returncode}: {run.stderr.strip()[-800:]}"]
+    return found
+
+
+def _strip_timings(target: Path, chapter: Chapter) -> None:
+    """Drop papermill's timings and temporary paths, so that what is published depends on the run's results only."""
+    notebook = nbformat.read(target, as_version=4)
+    notebook.metadata.pop("papermill", None)
+    notebook.metadata["jupytext"] = to_notebook(chapter.source).metadata["jupytext"]
+    for cell in notebook.cells:
+        cell.metadata.pop("papermill", None)
+        cell.metadata.pop("execution", None)
+    nbformat.write(notebook, target)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
