@@ -64,7 +64,6 @@ class Claims:
     Example:
         >>> claims = Claims("explore")
         >>> claims.claim("The queue is never negative", 0.0, at_least=0.0, exact=True)
-        True
         >>> claims.claims[0].bound
         'at least 0'
     """
@@ -85,8 +84,8 @@ class Claims:
         at_most: float = math.inf,
         unit: str = "",
         exact: bool = False,
-    ) -> bool:
-        """Record a claim and return whether it holds; the table judges it.
+    ) -> None:
+        """Record a claim; the table judges it.
 
         `measured`, `at_least` and `at_most` are in `unit`. Raises BookError if no bound is given, if the bounds
         cross, or if the same text was claimed before: such a claim could not fail, or would hide another.
@@ -99,7 +98,6 @@ class Claims:
             raise BookError(f"claim {text!r}: claimed twice. Give each claim its own sentence.")
         row = Claim(text, float(measured), float(at_least), float(at_most), unit, exact)
         self.claims.append(row)
-        return row.holds
 
     def judged(self, row: Claim) -> bool:
         """True if a false `row` stops the run under this profile."""

@@ -1,0 +1,107 @@
+"""The line, end to end: demand -> forecast -> policies on days not seen -> one decision. Shared by chapter and report."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from support.autoscaling.decisions import decide
+from support.autoscaling.environment import Decision, Environment
+from support.autoscaling.policies import ForecastMean, Newsvendor, Reactive, Static, servers_for
+from support.autoscaling.scoring import score_table
+from support.autoscaling.simulate import Policy, Run, simulate
+from support.errors import SchemaError, TooShortError
+from support.forecasting import Forecast, RollingQuantiles, fit_short_term, roll_daily
+
+__all__ = ["Line", "run_line", "split", "tune_reactive"]
+
+TARGETS = (0.3, 0.4, 0.5, 0.55, 0.6, 0.65, 0.7, 0.75, 0.8, 0.85, 0.9, 0.95)
+DECISION_MINUTES = 30
+TICKS_SECONDS = (10.0, 3600.0)
+
+
+@dataclass(frozen=True)
+class Line:
+    """Everything the line found on one demand series; `runs` by policy name, `table` their scores."""
+
+    train: pd.Series
+    test: pd.Series
+    environment: Environment
+    rolling: RollingQuantiles
+    runs: dict[str, Run]
+    table: pd.DataFrame
+    outlook: Forecast
+    decision: Decision
+    notes: tuple[str, ...]
+
+
+def split(demand: pd.Series, *, train_days: float, test_days: float, test_start: str = "") -> tuple[pd.Series, pd.Series, tuple[str, ...]]:
+    """Past and unseen days of `demand`: (train, test, notes). The test starts at `test_start` (UTC) or ends with the data.
+
+    Short data are split two thirds to one third, and a note says so. Raises SchemaError for ticks outside 10 s to 1 h,
+    TooShortError below 240 ticks.
+    """
+    step = (demand.index[1] - demand.index[0]).total_seconds()
+    if not TICKS_SECONDS[0] <= step <= TICKS_SECONDS[1]:
+        raise SchemaError(f"demand: a step of {step:g} s; scaling needs one between 10 s and 1 h. Aggregate with step_seconds.")
+    if len(demand) < 240:
+        raise TooShortError(f"demand: {len(demand)} ticks of {step:g} s; at least 240 are needed to fit, simulate and judge.")
+    per_day = 86_400 / step
+    n_train, n_test = round(train_days * per_day), round(test_days * per_day)
+    notes: tuple[str, ...] = ()
+    if test_start:
+        first = int(demand.index.searchsorted(pd.Timestamp(test_start, tz="UTC")))
+        if not 200 <= first < len(demand) - 24:
+            raise SchemaError(f"test_start: {test_start} leaves {first} ticks before and {len(demand) - first} after it; choose another day.")
+    else:
+        if n_train + n_test > len(demand):
+            n_test = min(n_test, len(demand) // 3)
+            notes = (f"only {len(demand) / per_day:.1f} days of data: the last {n_test / per_day:.1f} days are the test, all before them the past",)
+        first = len(demand) - n_test
+    return demand.iloc[max(0, first - n_train) : first], demand.iloc[first : first + n_test], notes
+
+
+def tune_reactive(train: pd.Series, environment: Environment, *, days: float = 7.0) -> float:
+    """Target utilisation (fraction) with the least cost on the last `days` of the past; no later data are used."""
+    recent = train.iloc[-max(2, round(days * 86_400 / environment.tick_seconds)) :]
+    costs = [simulate(recent, Reactive(target), environment).cost_usd for target in TARGETS]
+    return TARGETS[int(np.argmin(costs))]
+
+
+def run_line(
+    demand: pd.Series, *, train_days: float = 28.0, test_days: float = 14.0, test_start: str = "", headroom_frac: float = 0.2,
+    n_draws: int = 500, rng: np.random.Generator, **world: Any,
+) -> Line:  # fmt: skip
+    """Run the line on `demand` (n_time,), requests per tick; `world` goes to `Environment.for_demand`.
+
+    Five policies meet the same unseen days: static (sized by the past's 99.9 % quantile), reactive at the textbook
+    70 % and tuned on the past, forecast mean with `headroom_frac`, newsvendor. The forecaster is fitted anew each day
+    on the `train_days` before it. Raises TooShortError, SchemaError.
+    """
+    train, test, notes = split(demand, train_days=train_days, test_days=test_days, test_start=test_start)
+    environment = Environment.for_demand(train, **world)
+    horizon = environment.boot_delay_ticks + 1
+    known = pd.concat([train, test])
+    rolling = roll_daily(known, test.index[0], train_days=train_days, horizon_ticks=horizon, lag_ticks=environment.metric_lag_ticks)
+    target = tune_reactive(train, environment)
+    policies: list[Policy] = [
+        Static(int(servers_for(train.quantile(0.999), environment))),
+        Reactive(0.7, "reactive 70 %"),
+        Reactive(target, "reactive tuned"),
+        ForecastMean(0.0, "forecast mean"),
+        ForecastMean(headroom_frac, f"forecast mean +{headroom_frac:.0%}"),
+        Newsvendor(),
+    ]
+    runs = {p.name: simulate(test, p, environment, forecast=rolling) for p in policies}
+    notes += (f"the reactive target tuned on the past is {target:.0%}",)
+    ahead = max(horizon + 1, math.ceil(DECISION_MINUTES * 60 / environment.tick_seconds))
+    recent = known[known.index >= test.index[-1] - pd.Timedelta(days=train_days)]
+    model = fit_short_term(recent, horizon_ticks=ahead)
+    outlook = model.forecast(recent, n_draws=n_draws, rng=rng)
+    servers_now = int(runs["newsvendor"].ticks["servers"].iloc[-1])
+    decision = decide(outlook, environment, servers_now)
+    return Line(train, test, environment, rolling, runs, score_table(list(runs.values())), outlook, decision, (*notes, *model.notes))

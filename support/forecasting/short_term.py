@@ -1,0 +1,244 @@
+"""The next minutes, at every tick: a direct linear model of log demand with conformal quantiles, fast enough for a simulator."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+
+from support.errors import SchemaError, TooShortError
+from support.forecasting.forecast import LEVELS, Forecast
+
+__all__ = ["RollingQuantiles", "ShortTermModel", "fit_short_term", "roll_daily"]
+
+TICK_LEVELS = np.array([0.005, 0.025, 0.05, 0.1, 0.25, 0.5, 0.75, 0.9, 0.95, 0.975, 0.99, 0.995])
+WINDOW_MINUTES = (5, 15, 60, 360)
+DAY_SECONDS = 86_400
+CALIBRATION_FRAC = 0.3
+RIDGE = 1e-3
+HALF_LIFE_FRAC = 0.5  # the half-life of a row, as a fraction of the history
+
+
+@dataclass(frozen=True)
+class RollingQuantiles:
+    """Forecasts for every tick of a window; row i is issued before tick i, from data through tick i - 1 - lag_ticks.
+
+    timestamps: (n_time,). quantiles: (n_time, n_horizon, n_level), column h is tick i + h, h = 0..n_horizon - 1.
+    mean: (n_time, n_horizon). Both in the unit of the demand per tick.
+    """
+
+    timestamps: pd.DatetimeIndex
+    levels: np.ndarray
+    quantiles: np.ndarray
+    mean: np.ndarray
+    model: str
+    lag_ticks: int
+
+    def at(self, level: float) -> np.ndarray:
+        """Quantile at `level`, (n_time, n_horizon), linear between levels. Raises SchemaError outside them."""
+        if not self.levels[0] <= level <= self.levels[-1]:
+            raise SchemaError(f"{self.model}: level {level:.4f} is outside {self.levels[0]}..{self.levels[-1]}.")
+        upper = max(1, int(np.searchsorted(self.levels, level)))
+        weight = (level - self.levels[upper - 1]) / (self.levels[upper] - self.levels[upper - 1])
+        return (1 - weight) * self.quantiles[..., upper - 1] + weight * self.quantiles[..., upper]
+
+
+@dataclass(frozen=True)
+class ShortTermModel:
+    """A fitted short-term model; see `fit_short_term`. `notes` say in words what was left out and why."""
+
+    step_seconds: float
+    lag_ticks: int
+    profile: np.ndarray  # (2, slots of a day): log factor on weekdays and weekends
+    coefficients: np.ndarray  # (n_horizon, n_feature)
+    errors: np.ndarray  # (n_calibration, n_horizon): scaled log errors on the late slice of the history
+    smearing: np.ndarray  # (n_horizon,): mean of exp(error), so that the mean is unbiased (Duan, 1983)
+    typical_noise: float
+    uses_yesterday: bool
+    unit: str
+    notes: tuple[str, ...]
+    name: str = "direct ridge"
+
+    @property
+    def horizon_ticks(self) -> int:
+        """Number of ticks ahead, the present one included."""
+        return self.coefficients.shape[0]
+
+    def roll(self, demand: pd.Series, start: pd.Timestamp) -> RollingQuantiles:
+        """Forecast at every tick of `demand` from `start` on; `demand` (n_time,) also holds the past of `start`.
+
+        Row i never sees tick i or later. Raises TooShortError if the past before `start` does not fill the features.
+        """
+        first = int(demand.index.searchsorted(start))
+        centre, scale = self._predict(demand, np.arange(first, len(demand)))
+        spread = np.quantile(self.errors, TICK_LEVELS, axis=0).T  # (horizon, level)
+        quantiles = np.expm1(centre[..., None] + scale[:, None, None] * spread)
+        quantiles = np.maximum(quantiles, 0.0)
+        mean = np.maximum(np.exp(centre) * self.smearing - 1.0, 0.0)
+        return RollingQuantiles(demand.index[first:], TICK_LEVELS, quantiles, mean, self.name, self.lag_ticks)
+
+    def forecast(self, demand: pd.Series, *, n_draws: int, rng: np.random.Generator) -> Forecast:
+        """Forecast from the end of `demand`: joint paths by drawing whole error vectors of the calibration slice."""
+        centre, scale = self._predict(demand, np.array([len(demand)]))
+        drawn = self.errors[rng.integers(0, len(self.errors), n_draws)]
+        paths = np.maximum(np.expm1(centre[0] + scale[0] * drawn), 0.0)[None]
+        return Forecast.from_paths(
+            paths, issued_at=demand.index[-1], step_seconds=self.step_seconds, unit=self.unit, model=self.name, levels=LEVELS
+        )
+
+    def _predict(self, demand: pd.Series, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Centre (n_row, n_horizon) and scale (n_row,) of log1p demand for ticks `rows`."""
+        need = _reach(self.step_seconds, self.lag_ticks, self.uses_yesterday)
+        if not len(rows) or rows[0] < need:
+            raise TooShortError(f"{self.name}: needs {need} ticks before the first forecast, there are {rows[0] if len(rows) else 0}.")
+        features, base, noise = _features(
+            demand, self.profile, self.horizon_ticks, self.lag_ticks, self.step_seconds, self.uses_yesterday, rows
+        )
+        season = _season(demand.index, self.profile, self.step_seconds, self.horizon_ticks)
+        ahead = season[rows[:, None] + np.arange(self.horizon_ticks)]
+        centre = ahead + base[:, None] + np.einsum("nhf,hf->nh", features, self.coefficients)
+        return centre, _scale(noise, self.typical_noise)
+
+
+def fit_short_term(history: pd.Series, *, horizon_ticks: int, lag_ticks: int = 0) -> ShortTermModel:
+    """Fit the model of the next `horizon_ticks` ticks on `history` (n_time,), demand per tick on a regular UTC index.
+
+    log(1 + demand) = daily profile (weekday, weekend) + level; what the level does next is a ridge regression, one per
+    horizon, on recent level differences and on what the same minutes did yesterday. Quantiles are split-conformal
+    (Vovk et al., 2005): errors of the last 30 % of the history, divided by a recent noise scale. With less than 4 days
+    there is no profile and no yesterday, and `notes` says so. Raises TooShortError below 60 ticks.
+
+    Example:
+        >>> index = pd.date_range("2026-01-01", periods=600, freq="60s", tz="UTC")
+        >>> fit_short_term(pd.Series(10.0, index=index, name="requests"), horizon_ticks=3).horizon_ticks
+        3
+    """
+    step = float((history.index[1] - history.index[0]).total_seconds())
+    per_day = DAY_SECONDS / step
+    seasonal = len(history) >= 4 * per_day and per_day == round(per_day)
+    notes = () if seasonal else ("shorter than four days: no daily profile, only the recent level",)
+    need = _reach(step, lag_ticks, seasonal)
+    rows = np.arange(need, len(history) - horizon_ticks + 1)
+    if len(rows) < 60:
+        raise TooShortError(
+            f"history: {len(history)} ticks of {step:g} s; at least {need + 60 + horizon_ticks} are needed ({(need + 60 + horizon_ticks) * step / 3600:.1f} hours)."
+        )
+    cut = rows[int(len(rows) * (1 - CALIBRATION_FRAC))]  # the profile, too, is fitted before the calibration slice
+    profile = _fit_profile(history.iloc[:cut], step) if seasonal else np.zeros((2, max(1, round(per_day))))
+    features, base, noise = _features(history, profile, horizon_ticks, lag_ticks, step, seasonal, rows)
+    residual = np.log1p(history.to_numpy(float)) - _season(history.index, profile, step, 0)
+    target = residual[rows[:, None] + np.arange(horizon_ticks)] - base[:, None]
+    early, late = rows < cut - horizon_ticks, rows >= cut
+    weight = _weights(history, rows[early])
+    coefficients = np.stack([_ridge(features[early, h], target[early, h], weight) for h in range(horizon_ticks)])
+    typical = float(np.median(noise[early]))
+    log_errors = (target - np.einsum("nhf,hf->nh", features, coefficients))[late]
+    errors = log_errors / _scale(noise[late], typical)[:, None]
+    return ShortTermModel(
+        step, lag_ticks, profile, coefficients, errors, np.exp(log_errors).mean(axis=0), typical, seasonal,
+        f"{history.name} per {step:g} s", notes,
+    )  # fmt: skip
+
+
+def roll_daily(
+    demand: pd.Series, start: pd.Timestamp, *, train_days: float, horizon_ticks: int, lag_ticks: int = 0
+) -> RollingQuantiles:
+    """Forecast every tick from `start` on, fitting anew each day on the `train_days` before it (all of it past data).
+
+    `demand` (n_time,) holds the past and the evaluated ticks. Raises TooShortError as `fit_short_term`.
+    """
+    pieces, day = [], start
+    while day <= demand.index[-1]:
+        end = day + pd.Timedelta(days=1)
+        past = demand[(demand.index >= day - pd.Timedelta(days=train_days)) & (demand.index < day)]
+        model = fit_short_term(past, horizon_ticks=horizon_ticks, lag_ticks=lag_ticks)
+        pieces.append(model.roll(demand[(demand.index >= past.index[0]) & (demand.index < end)], day))
+        day = end
+    return RollingQuantiles(
+        demand.index[demand.index >= start], pieces[0].levels, np.concatenate([p.quantiles for p in pieces]),
+        np.concatenate([p.mean for p in pieces]), pieces[0].model, lag_ticks,
+    )  # fmt: skip
+
+
+def _windows(step: float) -> list[int]:
+    return sorted({max(1, round(m * 60 / step)) for m in WINDOW_MINUTES})
+
+
+def _reach(step: float, lag: int, yesterday: bool) -> int:
+    """Ticks of past that the features of one row touch."""
+    return _windows(step)[-1] + lag + 2 + (round(DAY_SECONDS / step) if yesterday else 0)
+
+
+def _slots(index: pd.DatetimeIndex, step: float, n_slots: int) -> tuple[np.ndarray, np.ndarray]:
+    seconds = index.hour * 3600 + index.minute * 60 + index.second
+    return (index.dayofweek >= 5).astype(int), np.asarray(seconds // step, dtype=int) % n_slots
+
+
+def _season(index: pd.DatetimeIndex, profile: np.ndarray, step: float, extra: int) -> np.ndarray:
+    """Profile value at every tick of `index` and `extra` ticks after it."""
+    if extra:
+        index = index.append(pd.date_range(index[-1], periods=extra + 1, freq=pd.Timedelta(seconds=step))[1:])
+    weekend, slot = _slots(index, step, profile.shape[1])
+    return profile[weekend, slot]
+
+
+def _fit_profile(history: pd.Series, step: float) -> np.ndarray:
+    """Mean deviation of log demand from its own day's mean, by time of day and weekend, smoothed over half an hour."""
+    logs = pd.Series(np.log1p(history.to_numpy(float)), index=history.index)
+    deviation = logs - logs.groupby(history.index.floor("D")).transform("mean")
+    n_slots = round(DAY_SECONDS / step)
+    weekend, slot = _slots(history.index, step, n_slots)
+    profile = np.zeros((2, n_slots))
+    for kind in (0, 1):
+        chosen = (weekend == kind) if (weekend == kind).sum() >= 2 * n_slots else np.ones(len(slot), dtype=bool)
+        sums = np.bincount(slot[chosen], deviation.to_numpy()[chosen], n_slots)
+        profile[kind] = sums / np.maximum(np.bincount(slot[chosen], minlength=n_slots), 1)
+    half = max(0, round(900 / step))
+    if half:
+        kernel = np.ones(2 * half + 1) / (2 * half + 1)
+        profile = np.stack([np.convolve(np.r_[p[-half:], p, p[:half]], kernel, "valid") for p in profile])
+    return profile
+
+
+def _features(
+    demand: pd.Series, profile: np.ndarray, horizon: int, lag: int, step: float, yesterday: bool, rows: np.ndarray
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Features (n_row, horizon, n_feature), base level (n_row,) and recent noise (n_row,) of log demand; past only."""
+    level = np.log1p(demand.to_numpy(float)) - _season(demand.index, profile, step, 0)
+    sums = np.concatenate([[0.0], np.cumsum(level)])
+    jumps = np.concatenate([[0.0], np.cumsum(np.abs(np.diff(level, prepend=level[0])))])
+    end = rows - lag  # exclusive end of what is known
+    windows = _windows(step)
+
+    def mean(stop: np.ndarray, width: int) -> np.ndarray:
+        return (sums[stop] - sums[stop - width]) / width
+
+    base = mean(end, windows[0])
+    common = [level[end - 1] - base, level[end - 2] - base, *(mean(end, w) - base for w in windows[1:]), np.ones(len(rows))]
+    features = np.repeat(np.stack(common, axis=-1)[:, None, :], horizon, axis=1)
+    if yesterday:
+        day = round(DAY_SECONDS / step)
+        then = level[(rows - day)[:, None] + np.arange(horizon)] - mean(end - day, windows[0])[:, None]
+        features = np.concatenate([features, then[..., None]], axis=-1)
+    wide = windows[min(2, len(windows) - 1)]
+    noise = (jumps[end] - jumps[end - wide]) / wide
+    return features, base, noise
+
+
+def _scale(noise: np.ndarray, typical: float) -> np.ndarray:
+    """Half-way (geometrically) between the recent noise and the typical one, which keeps quiet nights from exploding."""
+    return np.sqrt(np.maximum(noise, 1e-9) / max(typical, 1e-9)).clip(0.5, 3.0)
+
+
+def _weights(history: pd.Series, rows: np.ndarray) -> np.ndarray:
+    """Weight of each training row: recent ones count more, and busy ones, where a wrong log costs most requests."""
+    recent = np.exp2((rows - rows[-1]) / (HALF_LIFE_FRAC * len(rows)))
+    busy = np.log1p(history.to_numpy(float))[rows - 1]
+    return recent * np.exp(np.clip(busy - busy.max(), -5.0, 0.0))
+
+
+def _ridge(x: np.ndarray, y: np.ndarray, weight: np.ndarray) -> np.ndarray:
+    """Weighted least squares with a penalty in proportion to each feature's own size."""
+    gram = (weight[:, None] * x).T @ x
+    return np.linalg.solve(gram + np.diag(RIDGE * np.diag(gram) + 1e-9), (weight[:, None] * x).T @ y)

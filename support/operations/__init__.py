@@ -1,0 +1,1 @@
+"""Operations: what runs outside the notebooks."""

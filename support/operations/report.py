@@ -1,0 +1,184 @@
+"""`python -m support.operations.report my.csv`: the line on one file, as one HTML page and a decision.json."""
+
+from __future__ import annotations
+
+import argparse
+import base64
+import io
+import os
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import matplotlib
+import numpy as np
+import pandas as pd
+from jinja2 import Environment as Templates
+from jinja2 import FileSystemLoader
+
+from support.autoscaling import Line, run_line
+from support.errors import BookError
+from support.plotting import COLORS, fan, table_html, use_style
+from support.telemetry import Telemetry, load
+
+__all__ = ["main", "report_html"]
+
+FORMATS = {"cost (USD)": ",.2f", "dropped (%)": ".3f", "minute SLO (%)": ".2f", "churn (%)": ".1f", "mean servers": ".1f", "slack (%)": ".1f"}
+COLUMNS = ["cost_usd", "dropped_percent", "minute_slo_percent", "churn_percent", "mean_servers", "slack_percent"]
+
+
+def report_html(telemetry: Telemetry, line: Line) -> str:
+    """The report as one self-contained HTML page: decision, what was read, forecast, policies, assumptions."""
+    world, decision = line.environment, line.decision
+    scores = line.table[COLUMNS].set_axis(list(FORMATS), axis=1)
+    span = f"{line.test.index[0]:%Y-%m-%d %H:%M} to {line.test.index[-1]:%Y-%m-%d %H:%M} UTC"
+    sections: list[dict[str, Any]] = [
+        {
+            "title": "What comes next",
+            "figure": _figure(line),
+            "alt": "Recent demand, and a fan of 50 and 90 percent prediction intervals",
+            "caption": f"The last two hours of {line.test.name} per {world.tick_seconds:g} s, and the 50 % and 90 % prediction intervals.",
+        },
+        {
+            "title": "What each policy would have cost",
+            "text": f"All policies met the same {len(line.test):,} intervals, {span}, which the forecaster had not seen. Notes: {'; '.join(line.notes)}.",
+            "table": table_html(scores, formats=FORMATS),
+        },
+        {
+            "title": "What was read, and what was changed",
+            "text": f"Demand is the column {line.test.name!r} per interval of {telemetry.step_seconds:g} s.",
+            "table": table_html(telemetry.quality_report(), formats={"rows": ",.0f"}, index=False),
+        },
+        {
+            "title": "What was assumed",
+            "text": "Change these with the options of the command (--help lists them).",
+            "table": table_html(_assumptions(line), index=False),
+        },
+    ]
+    when = f" by {decision.effective_by:%Y-%m-%d %H:%M} UTC" if decision.action != "hold" else ""
+    headline = f"{decision.action.capitalize()}: {decision.servers_now} to {decision.servers} servers{when}."
+    folder = FileSystemLoader(str(Path(__file__).parent))
+    template = Templates(loader=folder, autoescape=True).get_template("report.html")
+    return template.render(
+        title=f"Capacity report: {Path(telemetry.source).name}", provenance=telemetry.provenance, decision=decision, headline=headline,
+        minutes=f"{decision.horizon_seconds / 60:g}", sections=sections, written=f"{pd.Timestamp.now('UTC'):%Y-%m-%d %H:%M} UTC",
+    )  # fmt: skip
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Write DIR/report.html and DIR/decision.json; exit code 0, 2 for bad input (one sentence), 130 when interrupted."""
+    options = _parser().parse_args(arguments)
+    matplotlib.use("agg")
+    started = time.monotonic()
+    out = Path(options.out)
+    try:
+        print(f"reading {options.source}", flush=True)
+        named = {k: getattr(options, k) for k in ("timestamp_column", "value_column", "resource_column", "timezone", "step_seconds")}
+        extra = {k: v for k, v in named.items() if v is not None}
+        if options.duplicates != "refuse":
+            extra["duplicates"] = options.duplicates
+        telemetry = load(options.source, seed=options.seed, **extra)
+        demand = telemetry.demand()
+        for repair in telemetry.repairs:
+            print(f"  {repair.what}: {repair.count:,}")
+        print(f"fitting and simulating on {len(demand):,} intervals of {telemetry.step_seconds:g} s", flush=True)
+        line = run_line(
+            demand, train_days=options.train_days, test_days=options.test_days, rng=np.random.default_rng(options.seed),
+            servers_at_peak=options.servers_at_peak, drop_cost_ratio=options.drop_cost_ratio,
+            price_server_hour_usd=options.price_server_hour_usd, boot_delay_seconds=options.boot_delay_seconds,
+            cooldown_seconds=options.cooldown_seconds,
+        )  # fmt: skip
+        print("writing the report", flush=True)
+        _write_both(out, report_html(telemetry, line), line.decision.to_json() + "\n")
+    except BookError as error:
+        print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("interrupted: nothing was written", file=sys.stderr)
+        return 130
+    print(f"{line.decision.action}: {line.decision.servers_now} -> {line.decision.servers} servers. {line.decision.reason}")
+    print(f"done in {time.monotonic() - started:.1f} s. Next: open {out / 'report.html'}; machines read {out / 'decision.json'}")
+    return 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="python -m support.operations.report", description="Demand to scaling decision, for one file.")
+    parser.add_argument("source", help="path or URL of a CSV or Parquet file, or any source of the book")
+    parser.add_argument("--out", default="report", help="folder to write to (default: report)")
+    for name, told in (
+        ("timestamp-column", "column with the time (default: guessed)"),
+        ("value-column", "column with the demand (default: guessed)"),
+        ("resource-column", "column that names the resource (default: guessed)"),
+        ("timezone", "timezone of timestamps without one (default: UTC)"),
+    ):
+        parser.add_argument(f"--{name}", help=told)
+    parser.add_argument("--step-seconds", type=float, help="aggregate to this step first")
+    parser.add_argument("--duplicates", choices=["refuse", "sum", "mean", "first"], default="refuse", help="two values at one time")
+    for name, default, told in (
+        ("train-days", 28.0, "days of past to learn from"),
+        ("test-days", 7.0, "last days, on which the policies are judged"),
+        ("servers-at-peak", 20.0, "servers that just carry the busiest intervals of the past"),
+        ("drop-cost-ratio", 60.0, "worth of the requests a server can serve, over its price"),
+        ("price-server-hour-usd", 0.12, "USD per server-hour"),
+        ("boot-delay-seconds", 300.0, "seconds from order to service"),
+        ("cooldown-seconds", 180.0, "seconds without changes after a change"),
+    ):
+        parser.add_argument(f"--{name}", type=float, default=default, help=f"{told} (default: {default:g})")
+    parser.add_argument("--seed", type=int, default=20261121, help="seed of the sample paths")
+    return parser
+
+
+def _figure(line: Line) -> str:
+    import matplotlib.pyplot as plt
+
+    use_style()
+    figure, axes = plt.subplots()
+    recent = line.test.iloc[-max(12, round(7200 / line.environment.tick_seconds)) :]
+    bands = {name: (line.outlook.interval(level)[0][0], line.outlook.interval(level)[1][0]) for name, level in (("90 %", 0.9), ("50 %", 0.5))}
+    fan(axes, line.outlook.timestamps, bands)
+    axes.plot(recent.index, recent, color=COLORS["ink"], label="demand")
+    axes.plot(line.outlook.timestamps, line.outlook.quantile(0.5)[0], label="median")
+    axes.set_ylabel(f"{line.test.name} per {line.environment.tick_seconds:g} s")
+    axes.set_xlabel("time (UTC)")
+    axes.set_ylim(bottom=0)
+    axes.legend(loc="upper left", ncols=2)
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="png", metadata={"Software": None})
+    plt.close(figure)
+    return base64.b64encode(buffer.getvalue()).decode()
+
+
+def _assumptions(line: Line) -> pd.DataFrame:
+    world = line.environment
+    rows = [
+        ("price of a server (USD/hour)", f"{world.price_server_hour_usd:g}"),
+        ("work of a server (per interval)", f"{world.capacity_per_tick:,.1f}"),
+        ("price of a dropped unit (USD)", f"{world.price_drop_usd:.3g}"),
+        ("critical fractile", f"{world.critical_fractile:.2%}"),
+        ("boot delay (intervals)", f"{world.boot_delay_ticks}"),
+        ("cooldown (intervals)", f"{world.cooldown_ticks}"),
+        ("servers bounds", f"{world.min_servers} to {world.max_servers}"),
+    ]
+    return pd.DataFrame(rows, columns=["assumption", "value"])
+
+
+def _write_both(out: Path, page: str, decision: str) -> None:
+    """Write both files or neither: to temporary names first, then renamed; BookError if the folder cannot be written."""
+    pairs = [(out / f".{name}.{os.getpid()}", out / name, text) for name, text in (("report.html", page), ("decision.json", decision))]
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+        for temporary, _, text in pairs:
+            temporary.write_text(text, encoding="utf-8")
+        for temporary, target, _ in pairs:
+            temporary.replace(target)
+    except OSError as error:
+        raise BookError(f"{out}: cannot be written ({error.strerror}). Choose another folder with --out.") from None
+    finally:
+        for temporary, _, _ in pairs:
+            temporary.unlink(missing_ok=True)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,186 @@
+"""Telemetry: the first of the four types. Observations in canonical columns and units, checked at the door."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+
+import numpy as np
+import pandas as pd
+import pandera.pandas as pa
+
+from support.errors import SchemaError
+
+__all__ = ["METRICS", "Repair", "Telemetry"]
+
+# Canonical metric columns: unit, lowest and highest value, how to combine values of a coarser step.
+METRICS: dict[str, tuple[str, float, float, str]] = {
+    "requests": ("requests per interval", 0, np.inf, "sum"),
+    "cpu_utilization": ("percent", 0, 110, "mean"),
+    "memory_utilization": ("percent", 0, 110, "mean"),
+    "disk_utilization": ("percent", 0, 110, "mean"),
+    "network_in_mbps": ("Mbit/s", 0, np.inf, "mean"),
+    "network_out_mbps": ("Mbit/s", 0, np.inf, "mean"),
+    "disk_iops": ("operations/s", 0, np.inf, "mean"),
+    "queue_length": ("requests", 0, np.inf, "last"),
+    "cost_usd": ("USD per interval", 0, np.inf, "sum"),
+    "efficiency_score": ("fraction", 0, 1, "mean"),
+    "is_idle": ("flag", 0, 1, "max"),
+    "is_overprovisioned": ("flag", 0, 1, "max"),
+    "waste_percentage": ("percent", 0, 100, "mean"),
+    "quality_flag": ("0 good, 1 imputed, 2 anomaly", 0, 2, "max"),
+}
+DERIVED = ("efficiency_score", "is_idle", "is_overprovisioned", "waste_percentage", "quality_flag")
+
+_SCHEMA = pa.DataFrameSchema(
+    {
+        name: pa.Column(float, pa.Check.in_range(low, high, name=f"{name} in {low:g}..{high:g} {unit}"), nullable=True, required=False)
+        for name, (unit, low, high, _) in METRICS.items()
+    },
+    index=pa.MultiIndex([pa.Index(str, name="resource_id"), pa.Index(pd.DatetimeTZDtype("ns", "UTC"), name="timestamp")]),
+    strict=True,
+)
+
+
+@dataclass(frozen=True)
+class Repair:
+    """One thing the loader did to the data, in words, and how many rows it touched."""
+
+    what: str
+    count: int
+
+
+@dataclass(frozen=True)
+class Telemetry:
+    """Metrics of resources on a regular grid of time.
+
+    observations: frame indexed by (`resource_id` str, `timestamp` UTC), sorted and unique, float64 columns out of METRICS.
+    resources: one row per resource (index `resource_id`), any of workload, region, instance_type and so on.
+    source: the text given to `load`; provenance: one sentence on origin and licence; synthetic: True if generated.
+    step_seconds: distance of two neighbouring timestamps of a resource.
+    repairs: what the loader changed. Raises SchemaError naming the column, the row and the mend.
+
+    Example:
+        >>> index = pd.MultiIndex.from_product(
+        ...     [["web"], pd.date_range("2026-01-01", periods=3, freq="60s", tz="UTC")], names=["resource_id", "timestamp"])
+        >>> t = Telemetry(pd.DataFrame({"requests": [1.0, 2.0, 4.0]}, index=index), step_seconds=60.0)
+        >>> float(t.demand().sum())
+        7.0
+    """
+
+    observations: pd.DataFrame
+    step_seconds: float
+    source: str = "frame"
+    provenance: str = "A frame of the caller's."
+    synthetic: bool = False
+    resources: pd.DataFrame = field(default_factory=pd.DataFrame)
+    repairs: tuple[Repair, ...] = ()
+
+    def __post_init__(self) -> None:
+        frame = self.observations
+        if frame.empty:
+            raise SchemaError(f"{self.source}: no observations. Give at least one row.")
+        if not self.step_seconds > 0:
+            raise SchemaError(f"{self.source}: step_seconds is {self.step_seconds}, it must be positive.")
+        if list(frame.index.names) != ["resource_id", "timestamp"]:
+            raise SchemaError(f"{self.source}: the index is {list(frame.index.names)}, it must be [resource_id, timestamp].")
+        if getattr(frame.index.get_level_values(1), "tz", None) is None:
+            raise SchemaError(f"{self.source}: timestamps have no timezone. Use tz_localize('UTC').")
+        if frame.index.has_duplicates:
+            where = frame.index[frame.index.duplicated()][0]
+            raise SchemaError(f"{self.source}: {where[0]} has two rows at {where[1]}. Sum, average or drop one of them.")
+        if not frame.index.is_monotonic_increasing:
+            raise SchemaError(f"{self.source}: rows are not sorted by resource and time. Use sort_index().")
+        try:
+            _SCHEMA.validate(frame)
+        except pa.errors.SchemaError as error:
+            raise SchemaError(f"{self.source}: {_in_words(error)}") from None
+        stamps = frame.index.get_level_values(1).asi8
+        codes = frame.index.codes[0]
+        steps = np.diff(stamps)[np.diff(codes) == 0] / 1e9
+        if steps.size and np.abs(steps - self.step_seconds).max() > 1e-6:
+            at = frame.index[1:][np.diff(codes) == 0][int(np.abs(steps - self.step_seconds).argmax())]
+            raise SchemaError(f"{self.source}: {at[0]} has a gap or an uneven step before {at[1]}; fill the grid of {self.step_seconds:g} s first.")
+
+    @property
+    def metrics(self) -> list[str]:
+        """Metric columns there are, in canonical order, without the derived ones."""
+        return [m for m in METRICS if m in self.observations.columns and m not in DERIVED]
+
+    @property
+    def resource_ids(self) -> list[str]:
+        """Identifiers of the resources, sorted."""
+        return sorted(self.observations.index.unique(level="resource_id"))
+
+    def unit(self, metric: str) -> str:
+        """The unit of a canonical metric."""
+        return METRICS[metric][0]
+
+    def series(self, metric: str, resource_id: str | None = None) -> pd.Series:
+        """One metric of one resource, shape (n_time,), indexed by UTC time with a frequency.
+
+        `resource_id` may be left out if there is only one. Raises SchemaError for an unknown metric or resource.
+        """
+        ids = self.resource_ids
+        if metric not in self.observations.columns:
+            raise SchemaError(f"{self.source}: no metric {metric!r}; there are {self.metrics}.")
+        if resource_id is None and len(ids) > 1:
+            raise SchemaError(f"{self.source}: {len(ids)} resources; name one of {ids[:5]} with resource_id=.")
+        if resource_id is not None and resource_id not in ids:
+            raise SchemaError(f"{self.source}: no resource {resource_id!r}; there are {ids[:5]}.")
+        series = self.observations.xs(resource_id or ids[0], level="resource_id")[metric]
+        return series.asfreq(pd.Timedelta(seconds=self.step_seconds))
+
+    def demand(self, resource_id: str | None = None) -> pd.Series:
+        """What the servers have to serve, per interval: `requests` (summed over resources), else the first metric.
+
+        Shape (n_time,), UTC index with a frequency, name = metric, no NaN (SchemaError otherwise).
+        """
+        metric = "requests" if "requests" in self.observations.columns else self.metrics[0]
+        if resource_id is not None:
+            series = self.series(metric, resource_id)
+        else:
+            wide = self.observations[metric].dropna().unstack("resource_id")
+            combined = wide.sum(axis=1) if METRICS[metric][3] == "sum" else wide.mean(axis=1)
+            series = combined.asfreq(pd.Timedelta(seconds=self.step_seconds)).rename(metric)
+        if series.isna().any():
+            raise SchemaError(f"{self.source}: {metric} is missing at {series.index[series.isna()][0]}; fill it first.")
+        return series
+
+    def quality_report(self) -> pd.DataFrame:
+        """What was read, what was repaired, what is left: columns `what`, `rows`."""
+        frame = self.observations
+        rows = [(r.what, r.count) for r in self.repairs]
+        missing = int(frame[self.metrics].isna().sum().sum())
+        rows += [("observations after loading", len(frame)), ("values still missing", missing)]
+        return pd.DataFrame(rows, columns=["what", "rows"])
+
+    def resample(self, step_seconds: float) -> Telemetry:
+        """The same at a coarser step: counts and cost summed, utilisation averaged, queue as at the end.
+
+        `step_seconds` must be a multiple of the present step (SchemaError otherwise); incomplete first and last
+        intervals are left out and counted as a repair.
+        """
+        ratio = step_seconds / self.step_seconds
+        if abs(ratio - round(ratio)) > 1e-9 or ratio < 1:
+            raise SchemaError(f"{self.source}: {step_seconds:g} s is no multiple of the step of {self.step_seconds:g} s.")
+        if round(ratio) == 1:
+            return self
+        rule = pd.Timedelta(seconds=step_seconds)
+        how = {c: METRICS[c][3] for c in self.observations.columns}
+        grouped = self.observations.groupby(["resource_id", pd.Grouper(level="timestamp", freq=rule)])
+        combined = grouped.agg(how)
+        whole = grouped.size() == round(ratio)
+        if not whole.any():
+            raise SchemaError(f"{self.source}: shorter than one interval of {step_seconds:g} s.")
+        note = Repair(f"incomplete intervals of {step_seconds:g} s at the ends left out", int((~whole).sum()))
+        return replace(self, observations=combined[whole], step_seconds=step_seconds, repairs=(*self.repairs, note))
+
+
+def _in_words(error: pa.errors.SchemaError) -> str:
+    """A pandera failure as one sentence with the first offending row."""
+    check = getattr(error.check, "name", None) or str(error.check)
+    cases = error.failure_cases
+    if isinstance(cases, pd.DataFrame) and len(cases) and "failure_case" in cases:
+        first = cases.iloc[0]
+        return f"{error.schema.name or 'a column'} fails '{check}' in {len(cases)} rows, first value {first['failure_case']} at {first['index']}. Mend the unit or the value."
+    return f"{str(error).splitlines()[0]}. Known columns: {', '.join(METRICS)}."

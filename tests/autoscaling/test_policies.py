@@ -1,0 +1,94 @@
+"""Policies: the rule by hand, causality, and what they refuse."""
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from support.autoscaling import Environment, ForecastMean, Newsvendor, Reactive, Static, servers_for, simulate
+from support.errors import SchemaError
+from support.forecasting import RollingQuantiles, roll_daily
+
+WORLD = Environment(tick_seconds=600, service_rate_rps=1.0, boot_delay_ticks=2, cooldown_ticks=1, price_drop_usd=0.002)
+POLICIES = [Static(5), Reactive(0.7), ForecastMean(0.2), Newsvendor()]
+START = 144 * 6
+
+
+def demand(seed=0, days=9):
+    index = pd.date_range("2026-01-05", periods=144 * days, freq="600s", tz="UTC")
+    level = 6000 * (1.3 + np.sin(2 * np.pi * np.arange(len(index)) / 144))
+    return pd.Series(np.random.default_rng(seed).poisson(level).astype(float), index=index, name="requests")
+
+
+def play(series, policy, world=WORLD):
+    start = series.index[START]
+    rolling = roll_daily(series, start, train_days=5, horizon_ticks=world.boot_delay_ticks + 1, lag_ticks=world.metric_lag_ticks)
+    return simulate(series[series.index >= start], policy, world, forecast=rolling, initial_servers=9).ticks
+
+
+@pytest.mark.parametrize("lag", [0, 2])
+@pytest.mark.parametrize("policy", POLICIES, ids=lambda p: p.name)
+def test_perturbing_the_future_does_not_change_the_action(policy, lag):
+    world = Environment(tick_seconds=600, service_rate_rps=1.0, boot_delay_ticks=2, metric_lag_ticks=lag)
+    calm = demand()
+    base = play(calm, policy, world)
+    for cut in (1, 77, 144, 300):
+        shocked = calm.copy()
+        shocked.iloc[START + cut :] = np.random.default_rng(cut).uniform(0, 50_000, len(calm) - START - cut)
+        other = play(shocked, policy, world)
+        last = cut + lag  # the first action that may differ is that of tick cut + lag + 1
+        pd.testing.assert_series_equal(base["started"].iloc[: last + 1], other["started"].iloc[: last + 1])
+        pd.testing.assert_series_equal(base["stopped"].iloc[: last + 1], other["stopped"].iloc[: last + 1])
+
+
+@pytest.mark.parametrize("policy", [Reactive(0.7), ForecastMean(), Newsvendor()], ids=lambda p: p.name)
+def test_actions_do_depend_on_the_past(policy):
+    calm = demand()
+    shocked = calm.copy()
+    shocked.iloc[START + 50 : START + 60] *= 4
+    assert (play(calm, policy)["servers"] != play(shocked, policy)["servers"]).any()
+
+
+def rolling_of(quantiles, levels, mean=None, lag=0):
+    quantiles = np.asarray(quantiles, dtype=float)
+    index = pd.date_range("2026-01-01", periods=quantiles.shape[0], freq="60s", tz="UTC")
+    mean = quantiles.mean(axis=2) if mean is None else np.asarray(mean, dtype=float)
+    return RollingQuantiles(index, np.asarray(levels), quantiles, mean, "by hand", lag)
+
+
+def test_newsvendor_by_hand():
+    world = Environment(tick_seconds=60, service_rate_rps=1.0, boot_delay_ticks=1, price_drop_usd=1.0, price_server_hour_usd=900.0)
+    assert world.critical_fractile == pytest.approx(0.75)  # a server-minute costs 15 USD, the 60 requests it serves are worth 60
+    rolling = rolling_of([[[100, 200], [120, 260]], [[0, 10], [0, 5]], [[60, 60], [60, 61]]], [0.5, 0.75])
+    wanted, reason = Newsvendor().prepare(world, rolling)
+    assert wanted.tolist() == [5, 1, 2] and reason.startswith("75.0%")
+    assert Newsvendor(0.5).prepare(world, rolling)[0].tolist() == [2, 0, 1]
+    assert Newsvendor(0.625).prepare(world, rolling)[0].tolist() == [4, 1, 2]  # 190 between the levels
+
+
+def test_forecast_mean_and_reactive_by_hand():
+    world = Environment(tick_seconds=60, service_rate_rps=1.0, boot_delay_ticks=1)
+    rolling = rolling_of(np.ones((2, 2, 2)), [0.5, 0.75], mean=[[100, 130], [60, 50]])
+    assert ForecastMean().prepare(world, rolling).tolist() == [3, 1]
+    assert ForecastMean(0.2).prepare(world, rolling).tolist() == [3, 2]
+    series = pd.Series([100.0, 200.0, 0.0], index=rolling_of(np.ones((3, 2, 2)), [0.5, 0.75]).timestamps)
+    ticks = simulate(series, Reactive(0.5), world, initial_servers=3).ticks
+    assert ticks["reason"].iloc[0] == "no data yet"
+    assert (ticks["servers"] + ticks["booting"]).tolist() == [3, 4, 7]  # ceil(100 / 30), ceil(200 / 30)
+
+
+def test_a_hair_of_float_error_does_not_cost_a_server():
+    world = Environment(tick_seconds=60, service_rate_rps=0.1)
+    assert servers_for(np.array([0.0, 6.0, 18.000000000001, 18.1]), world).tolist() == [0, 1, 3, 4]
+
+
+def test_what_policies_refuse():
+    series = demand().iloc[:30]
+    with pytest.raises(SchemaError, match="needs a forecast of 3 ticks"):
+        simulate(series, Newsvendor(), WORLD)
+    for target in (0.0, 1.2):
+        with pytest.raises(SchemaError, match="target_utilization"):
+            simulate(series, Reactive(target), WORLD)
+    lagged = Environment(tick_seconds=60, service_rate_rps=1.0, boot_delay_ticks=1, metric_lag_ticks=3)
+    rolling = rolling_of(np.ones((3, 2, 2)), [0.5, 0.75], lag=1)
+    with pytest.raises(SchemaError, match="1 ticks old"):
+        simulate(pd.Series(1.0, index=rolling.timestamps), Newsvendor(), lagged, forecast=rolling)
