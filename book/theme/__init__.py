@@ -1,1 +1,1 @@
-"""The book's static theme: site content (JSON, by mystmd) to HTML pages. `python -m book.theme --site ... --out ...`."""
+"""The book's site theme: pages from the content that mystmd writes. Run it with `python -m book.theme`."""

@@ -96,8 +96,20 @@ class Environment:
         servers_at_peak: servers that just carry the 99.9 % quantile of `train`; it fixes the service rate.
         drop_cost_ratio: worth of the requests a server can serve, over its price; it fixes the price of a drop. Delays
         in seconds are rounded up to ticks. queue_seconds: queue limit in seconds of one server's work, times servers_at_peak.
-        Raises SchemaError if `train` is all zero.
+        slo_wait_seconds is raised to ten mean service times where servers are slower than that.
+        Raises SchemaError if `train` is all zero, or a ratio or price is not positive.
+
+        Example:
+            >>> minutes = pd.date_range("2026-01-01", periods=9, freq="60s", tz="UTC")
+            >>> Environment.for_demand(pd.Series(1200.0, index=minutes)).capacity_per_tick
+            60.0
         """
+        for name, value in (("servers_at_peak", servers_at_peak), ("drop_cost_ratio", drop_cost_ratio), ("price_server_hour_usd", price_server_hour_usd)):
+            if not (math.isfinite(value) and value > 0):
+                raise SchemaError(f"environment: {name} is {value!r}, it must be a positive number.")
+        for name, value in (("boot_delay_seconds", boot_delay_seconds), ("cooldown_seconds", cooldown_seconds)):
+            if not 0 <= value <= 86_400:
+                raise SchemaError(f"environment: {name} is {value!r}, it must lie between 0 and 86400.")
         tick = float((train.index[1] - train.index[0]).total_seconds())
         peak = float(train.quantile(0.999))
         if peak <= 0:
@@ -114,7 +126,7 @@ class Environment:
             max_servers=math.ceil(50 * servers_at_peak),
             queue_limit=queue_seconds * rate * servers_at_peak,
             metric_lag_ticks=metric_lag_ticks,
-            slo_wait_seconds=slo_wait_seconds,
+            slo_wait_seconds=max(slo_wait_seconds, 10 / rate),
         )
 
 

@@ -21,6 +21,7 @@ __all__ = ["Line", "run_line", "split", "tune_reactive"]
 
 TARGETS = (0.3, 0.4, 0.5, 0.55, 0.6, 0.65, 0.7, 0.75, 0.8, 0.85, 0.9, 0.95)
 DECISION_MINUTES = 30
+MOST_CELLS = 8_000_000  # rows times horizon of one fit; keeps fine ticks within about 2 GB
 TICKS_SECONDS = (10.0, 3600.0)
 
 
@@ -43,8 +44,10 @@ def split(demand: pd.Series, *, train_days: float, test_days: float, test_start:
     """Past and unseen days of `demand`: (train, test, notes). The test starts at `test_start` (UTC) or ends with the data.
 
     Short data are split two thirds to one third, and a note says so. Raises SchemaError for ticks outside 10 s to 1 h,
-    TooShortError below 240 ticks.
+    days that are not positive or a `test_start` that cannot be used, TooShortError below 240 ticks.
     """
+    if not (train_days > 0 and test_days > 0):
+        raise SchemaError(f"train_days is {train_days:g} and test_days {test_days:g}; both must be positive.")
     step = (demand.index[1] - demand.index[0]).total_seconds()
     if not TICKS_SECONDS[0] <= step <= TICKS_SECONDS[1]:
         raise SchemaError(f"demand: a step of {step:g} s; scaling needs one between 10 s and 1 h. Aggregate with step_seconds.")
@@ -54,7 +57,7 @@ def split(demand: pd.Series, *, train_days: float, test_days: float, test_start:
     n_train, n_test = round(train_days * per_day), round(test_days * per_day)
     notes: tuple[str, ...] = ()
     if test_start:
-        first = int(demand.index.searchsorted(pd.Timestamp(test_start, tz="UTC")))
+        first = int(demand.index.searchsorted(_as_utc(test_start)))
         if not 200 <= first < len(demand) - 24:
             raise SchemaError(f"test_start: {test_start} leaves {first} ticks before and {len(demand) - first} after it; choose another day.")
     else:
@@ -62,6 +65,8 @@ def split(demand: pd.Series, *, train_days: float, test_days: float, test_start:
             n_test = min(n_test, len(demand) // 3)
             notes = (f"only {len(demand) / per_day:.1f} days of data: the last {n_test / per_day:.1f} days are the test, all before them the past",)
         first = len(demand) - n_test
+    if n_test < 24:
+        raise TooShortError(f"test_days: {test_days:g} days are {n_test} ticks of {step:g} s; at least 24 are needed to judge a policy.")
     return demand.iloc[max(0, first - n_train) : first], demand.iloc[first : first + n_test], notes
 
 
@@ -74,19 +79,23 @@ def tune_reactive(train: pd.Series, environment: Environment, *, days: float = 7
 
 def run_line(
     demand: pd.Series, *, train_days: float = 28.0, test_days: float = 14.0, test_start: str = "", headroom_frac: float = 0.2,
-    n_draws: int = 500, rng: np.random.Generator, **world: Any,
+    servers_now: int | None = None, n_draws: int = 500, rng: np.random.Generator, **world: Any,
 ) -> Line:  # fmt: skip
     """Run the line on `demand` (n_time,), requests per tick; `world` goes to `Environment.for_demand`.
 
-    Five policies meet the same unseen days: static (sized by the past's 99.9 % quantile), reactive at the textbook
+    Six policies meet the same unseen days: static (sized by the past's 99.9 % quantile), reactive at the textbook
     70 % and tuned on the past, forecast mean with `headroom_frac`, newsvendor. The forecaster is fitted anew each day
-    on the `train_days` before it. Raises TooShortError, SchemaError.
+    on the `train_days` before it. servers_now: your fleet at the end of the data (default: that of the newsvendor
+    policy). `notes` say in words what was rounded, shortened or assumed. Raises TooShortError, SchemaError.
     """
     train, test, notes = split(demand, train_days=train_days, test_days=test_days, test_start=test_start)
     environment = Environment.for_demand(train, **world)
     horizon = environment.boot_delay_ticks + 1
     known = pd.concat([train, test])
-    rolling = roll_daily(known, test.index[0], train_days=train_days, horizon_ticks=horizon, lag_ticks=environment.metric_lag_ticks)
+    notes += _units(train, environment, world.get("boot_delay_seconds", 300.0))
+    fit_days, cut = _affordable_days(train_days, horizon, environment.tick_seconds)
+    notes += cut
+    rolling = roll_daily(known, test.index[0], train_days=fit_days, horizon_ticks=horizon, lag_ticks=environment.metric_lag_ticks)
     target = tune_reactive(train, environment)
     policies: list[Policy] = [
         Static(int(servers_for(train.quantile(0.999), environment))),
@@ -99,9 +108,40 @@ def run_line(
     runs = {p.name: simulate(test, p, environment, forecast=rolling) for p in policies}
     notes += (f"the reactive target tuned on the past is {target:.0%}",)
     ahead = max(horizon + 1, math.ceil(DECISION_MINUTES * 60 / environment.tick_seconds))
-    recent = known[known.index >= test.index[-1] - pd.Timedelta(days=train_days)]
+    recent = known[known.index >= test.index[-1] - pd.Timedelta(days=_affordable_days(train_days, ahead, environment.tick_seconds)[0])]
     model = fit_short_term(recent, horizon_ticks=ahead)
     outlook = model.forecast(recent, n_draws=n_draws, rng=rng)
-    servers_now = int(runs["newsvendor"].ticks["servers"].iloc[-1])
+    if servers_now is None:
+        servers_now = int(runs["newsvendor"].ticks[["servers", "booting"]].iloc[-1].sum())
+        notes += (f"the present fleet is not known, so {servers_now} is the one that the newsvendor policy has at the end of the data",)
     decision = decide(outlook, environment, servers_now)
     return Line(train, test, environment, rolling, runs, score_table(list(runs.values())), outlook, decision, (*notes, *model.notes))
+
+
+def _as_utc(text: str) -> pd.Timestamp:
+    try:
+        stamp = pd.Timestamp(text)
+    except ValueError:
+        raise SchemaError(f"test_start: {text!r} is no date. Write it as 1998-06-10 or 1998-06-10 12:00.") from None
+    return stamp.tz_localize("UTC") if stamp.tzinfo is None else stamp.tz_convert("UTC")
+
+
+def _affordable_days(days: float, horizon: int, tick_seconds: float) -> tuple[float, tuple[str, ...]]:
+    """Days of past that one fit can hold in memory, and a note if they are fewer than asked for."""
+    most = MOST_CELLS / horizon * tick_seconds / 86_400
+    if days <= most:
+        return days, ()
+    return most, (f"the forecaster learns from {most:.1f} days instead of {days:g}, because ticks of {tick_seconds:g} s are many",)
+
+
+def _units(train: pd.Series, environment: Environment, boot_delay_seconds: float) -> tuple[str, ...]:
+    """Notes on the unit of the demand and on delays that are no whole number of ticks."""
+    tick, notes = environment.tick_seconds, []
+    if train.name != "requests":
+        notes.append(
+            f"{train.name} is no count of requests: it is taken as work per interval that servers can share, and a server as a fixed "
+            "amount of it, so compare the policies with each other and do not read the dollars as your bill"
+        )
+    if environment.boot_delay_ticks * tick > boot_delay_seconds:
+        notes.append(f"the boot delay of {boot_delay_seconds:g} s is rounded up to {environment.boot_delay_ticks} tick(s) of {tick:g} s")
+    return tuple(notes)

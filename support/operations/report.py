@@ -25,14 +25,16 @@ from support.telemetry import Telemetry, load
 
 __all__ = ["main", "report_html"]
 
-FORMATS = {"cost (USD)": ",.2f", "dropped (%)": ".3f", "minute SLO (%)": ".2f", "churn (%)": ".1f", "mean servers": ".1f", "slack (%)": ".1f"}
-COLUMNS = ["cost_usd", "dropped_percent", "minute_slo_percent", "churn_percent", "mean_servers", "slack_percent"]
+FORMATS = {
+    "cost (USD)": ",.2f", "servers (USD)": ",.2f", "starts (USD)": ",.2f", "drops (USD)": ",.2f", "dropped (%)": ".3f",
+    "minute SLO (%)": ".2f", "churn (%)": ".1f", "mean servers": ".1f",
+}  # fmt: skip
 
 
 def report_html(telemetry: Telemetry, line: Line) -> str:
     """The report as one self-contained HTML page: decision, what was read, forecast, policies, assumptions."""
     world, decision = line.environment, line.decision
-    scores = line.table[COLUMNS].set_axis(list(FORMATS), axis=1)
+    scores = _scores(line)
     span = f"{line.test.index[0]:%Y-%m-%d %H:%M} to {line.test.index[-1]:%Y-%m-%d %H:%M} UTC"
     sections: list[dict[str, Any]] = [
         {
@@ -43,17 +45,20 @@ def report_html(telemetry: Telemetry, line: Line) -> str:
         },
         {
             "title": "What each policy would have cost",
-            "text": f"All policies met the same {len(line.test):,} intervals, {span}, which the forecaster had not seen. Notes: {'; '.join(line.notes)}.",
+            "text": f"All policies met the same {len(line.test):,} intervals, {span}, which the forecaster had not seen. "
+            f"Minute SLO: share of intervals without a drop and with a mean wait of at most {world.slo_wait_seconds:.2g} s. Churn: share of intervals with a change.",
+            "notes": line.notes,
             "table": table_html(scores, formats=FORMATS),
         },
         {
             "title": "What was read, and what was changed",
-            "text": f"Demand is the column {line.test.name!r} per interval of {telemetry.step_seconds:g} s.",
+            "text": f"Demand is the metric {line.test.name!r} per interval of {telemetry.step_seconds:g} s, "
+            f"{line.train.index[0]:%Y-%m-%d %H:%M} to {line.test.index[-1]:%Y-%m-%d %H:%M} UTC. The forecaster and the tuned rule learn from what lies before {line.test.index[0]:%Y-%m-%d %H:%M}.",
             "table": table_html(telemetry.quality_report(), formats={"rows": ",.0f"}, index=False),
         },
         {
             "title": "What was assumed",
-            "text": "Change these with the options of the command (--help lists them).",
+            "text": "Each is a choice, not a measurement. Run the command again with your own values (--help lists every option).",
             "table": table_html(_assumptions(line), index=False),
         },
     ]
@@ -88,8 +93,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
             demand, train_days=options.train_days, test_days=options.test_days, rng=np.random.default_rng(options.seed),
             servers_at_peak=options.servers_at_peak, drop_cost_ratio=options.drop_cost_ratio,
             price_server_hour_usd=options.price_server_hour_usd, boot_delay_seconds=options.boot_delay_seconds,
-            cooldown_seconds=options.cooldown_seconds,
+            cooldown_seconds=options.cooldown_seconds, servers_now=options.servers_now,
         )  # fmt: skip
+        for note in line.notes:
+            print(f"  {note}")
         print("writing the report", flush=True)
         _write_both(out, report_html(telemetry, line), line.decision.to_json() + "\n")
     except BookError as error:
@@ -126,6 +133,7 @@ def _parser() -> argparse.ArgumentParser:
         ("cooldown-seconds", 180.0, "seconds without changes after a change"),
     ):
         parser.add_argument(f"--{name}", type=float, default=default, help=f"{told} (default: {default:g})")
+    parser.add_argument("--servers-now", type=int, help="your servers at the end of the data (default: those of the newsvendor policy)")
     parser.add_argument("--seed", type=int, default=20261121, help="seed of the sample paths")
     return parser
 
@@ -143,25 +151,37 @@ def _figure(line: Line) -> str:
     axes.set_ylabel(f"{line.test.name} per {line.environment.tick_seconds:g} s")
     axes.set_xlabel("time (UTC)")
     axes.set_ylim(bottom=0)
-    axes.legend(loc="upper left", ncols=2)
+    axes.legend(loc="lower left", bbox_to_anchor=(0, 1), ncols=4)
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png", metadata={"Software": None})
     plt.close(figure)
     return base64.b64encode(buffer.getvalue()).decode()
 
 
+def _scores(line: Line) -> pd.DataFrame:
+    """The policies' bills by part and their promises, best first."""
+    parts = pd.DataFrame({name: run.costs for name, run in line.runs.items()}).T
+    frame = line.table.join(parts).sort_values("cost_usd")
+    columns = ["cost_usd", "servers", "starts", "drops", "dropped_percent", "minute_slo_percent", "churn_percent", "mean_servers"]
+    return frame[columns].set_axis(list(FORMATS), axis=1).rename_axis(None).rename_axis("policy", axis=1)
+
+
 def _assumptions(line: Line) -> pd.DataFrame:
     world = line.environment
     rows = [
         ("price of a server (USD/hour)", f"{world.price_server_hour_usd:g}"),
-        ("work of a server (per interval)", f"{world.capacity_per_tick:,.1f}"),
-        ("price of a dropped unit (USD)", f"{world.price_drop_usd:.3g}"),
-        ("critical fractile", f"{world.critical_fractile:.2%}"),
+        ("work of a server (per interval), so that its number just carries the busiest past intervals", f"{world.capacity_per_tick:,.1f}"),
+        ("price of a dropped unit of demand (USD)", f"{world.price_drop_usd:.3g}"),
+        ("quantile of demand worth serving at these prices", f"{world.critical_fractile:.2%}"),
         ("boot delay (intervals)", f"{world.boot_delay_ticks}"),
         ("cooldown (intervals)", f"{world.cooldown_ticks}"),
-        ("servers bounds", f"{world.min_servers} to {world.max_servers}"),
+        ("fewest and most servers", f"{world.min_servers} to {world.max_servers}"),
+        ("longest mean wait of a good interval (s)", f"{world.slo_wait_seconds:.2g}"),
     ]
-    return pd.DataFrame(rows, columns=["assumption", "value"])
+    options = ["price-server-hour-usd", "servers-at-peak", "drop-cost-ratio", "drop-cost-ratio", "boot-delay-seconds", "cooldown-seconds", "", ""]
+    frame = pd.DataFrame(rows, columns=["assumption", "value"])
+    frame["change it with"] = [f"--{name}" if name else "" for name in options]
+    return frame
 
 
 def _write_both(out: Path, page: str, decision: str) -> None:

@@ -1,0 +1,62 @@
+"""Tables from anywhere (MyST, pandas, Styler): numbers set right in columns, empty corners, a frame that scrolls."""
+
+from __future__ import annotations
+
+import html
+import re
+
+__all__ = ["finish_table", "finish_tables"]
+
+ROW = re.compile(r"<tr\b[^>]*>.*?</tr>", re.DOTALL)
+CELL = re.compile(r"<(th|td)\b([^>]*)>(.*?)</\1>", re.DOTALL)
+NUMBER = re.compile(r"^[+\-−±~≈<>≤≥]?\s*[$€£]?\s*[\d,.\u202f\u00a0 ]*\d(\.\d+)?([eE][+\-−]?\d+)?\s*(%|×|s|ms|h|USD)?$")
+BLANK = {"", "–", "-", "—", "nan", "NaN", "…", "n/a"}
+
+
+def _words(cell: str) -> str:
+    return html.unescape(re.sub(r"<[^>]+>", "", cell)).strip()
+
+
+def finish_table(table: str) -> str:
+    """One `<table>` made ready for the page.
+
+    Example:
+        >>> finish_table("<table><tr><th></th><th>a</th></tr><tr><td>x</td><td>1.5</td></tr></table>")[-64:]
+        '<tr><td>x</td><td class="b-num">1.5</td></tr></table></div></div>'
+    """
+    rows = [CELL.findall(row) for row in ROW.findall(table)]
+    plain_rows = [r for r in rows if any(tag == "td" for tag, _, _ in r) and not any("span=" in a for _, a, _ in r)]
+    width = max((len(r) for r in plain_rows), default=0)
+    numeric = set()
+    for column in range(width):
+        words = [_words(r[column][2]) for r in plain_rows if len(r) > column and len(r) == width]
+        real = [w for w in words if w not in BLANK]
+        if real and all(NUMBER.match(w) for w in real):
+            numeric.add(column)
+
+    def finish_row(match: re.Match[str]) -> str:
+        position = -1
+
+        def finish_cell(cell: re.Match[str]) -> str:
+            nonlocal position
+            position += 1
+            tag, given, inner = cell.groups()
+            if tag == "th" and not _words(inner):
+                tag, given = "td", re.sub(r'\s*scope="[^"]*"', "", given)
+            if position in numeric and "b-left-text" not in given and "b-center-text" not in given:
+                given = re.sub(r'\s*style="text-align:[^"]*"', "", given)
+                given = given.replace('class="', 'class="b-num ') if 'class="' in given else f'{given} class="b-num"'
+            return f"<{tag}{given}>{inner}</{tag}>"
+
+        return CELL.sub(finish_cell, match.group())
+
+    done = ROW.sub(finish_row, table)
+    done = re.sub(r'<tr style="text-align: right;">', "<tr>", done)
+    done = re.sub(r'<table border="\d+"', "<table", done)
+    return f'<div class="b-table"><div class="b-scroll" tabindex="0" role="group" aria-label="Table">{done}</div></div>'
+
+
+def finish_tables(markup: str) -> str:
+    """Every table in a piece of HTML made ready; scoped styles that pandas adds are dropped."""
+    markup = re.sub(r"<style scoped>.*?</style>", "", markup, flags=re.DOTALL)
+    return re.sub(r"<table\b.*?</table>", lambda m: finish_table(m.group()), markup, flags=re.DOTALL)
