@@ -31,7 +31,7 @@ def runtimes_page() -> str:
         json.loads(p.read_text(encoding="utf-8"))["seconds"] for p in (ROOT / "_build" / "executed").glob("*.json")
     )
     return (
-        "---\ntitle: Run times\nnumbering: {title: false, headings: false}\n---\n\n"
+        "---\ntitle: Run times\nnumbering: {title: false, headings: false}\n---\n\n(runtimes-page)=\n# Run times\n\n"
         "Seconds of wall time that each chapter took in the run that made this site, on the machine that built it, two chapters at a time.\n"
         f"The whole book took {total:.0f} s of chapter time.\n\n"
         ":::{list-table}\n:header-rows: 1\n\n* - chapter\n  - seconds\n  - parameters of the run\n"

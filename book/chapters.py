@@ -73,7 +73,7 @@ def to_notebook(source: Path) -> NotebookNode:
     notebook = jupytext.read(source, fmt="md:myst")
     notebook.metadata["jupytext"] = {"formats": "ipynb,md:myst", "notebook_metadata_filter": NOTEBOOK_METADATA}
     for position, cell in enumerate(notebook.cells):
-        cell["id"] = f"cell-{position:03d}"
+        cell["id"] = f"{source.stem[:40]}-{position:03d}"
         if cell.cell_type == "code":
             cell["outputs"], cell["execution_count"] = [], None
     notebook["nbformat"], notebook["nbformat_minor"] = 4, 5

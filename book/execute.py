@@ -20,11 +20,11 @@ from pathlib import Path
 import nbformat
 import papermill
 import yaml
-from support.telemetry import trace_available
 
 from book.chapters import ROOT, Chapter, chapters, parameters, to_notebook
 from book.outputs import output_problems
 from support.errors import BookError
+from support.telemetry import trace_available
 
 __all__ = ["Result", "execute", "given_parameters", "main"]
 

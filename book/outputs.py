@@ -8,7 +8,7 @@ from nbformat import NotebookNode
 
 __all__ = ["output_problems"]
 
-REPR = re.compile(r"^\s*[\[(]?<[\w.]+[^>]*(object|at 0x|Axes|Figure)[^>]*>", re.MULTILINE)
+REPR = re.compile(r"<(?:[\w.]*(?:Axes|Figure)\b[:\s(]|[\w.]+ (?:object )?at 0x|[\w.]+ object\b)[^>]*>")
 WARNING = re.compile(r"\b\w*Warning\b: |^\s*warnings\.warn\(", re.MULTILINE)
 ABSOLUTE = re.compile(r"(?<![\w./:])/(home|root|Users|tmp|work|private|opt)/[\w.-]+")
 

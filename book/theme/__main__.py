@@ -1,4 +1,4 @@
-"""Render the site: `python -m book.theme --site _build/site --out _build/html`."""
+"""Render the site: `python -m book.theme --site _build/site --out _build/html`. Exit code 1 and a list if a page is faulty."""
 
 from __future__ import annotations
 
@@ -7,25 +7,32 @@ import sys
 import time
 from pathlib import Path
 
-from book.theme.site import Site, SiteError
+from book.theme.site import ThemeError
+from book.theme.write import build
+
+__all__ = ["main"]
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Render and write; exit code 1 with a list of problems if a page may not be published."""
+    """Render, print the seconds and the weight, or every problem with its page."""
     parser = argparse.ArgumentParser(prog="python -m book.theme", description=__doc__)
-    parser.add_argument("--site", type=Path, default=Path("_build/site"), help="what `myst build --site` made")
-    parser.add_argument("--out", type=Path, default=Path("_build/html"), help="where the pages go")
-    parser.add_argument("--root", type=Path, default=Path(), help="root of the book: notebooks, thumbnails")
+    parser.add_argument("--site", type=Path, default=Path("_build/site"), help="what `myst build --site` wrote")
+    parser.add_argument("--out", type=Path, default=Path("_build/html"), help="where the pages go; replaced as a whole")
     options = parser.parse_args(arguments)
     started = time.monotonic()
     try:
-        site = Site(options.site, options.root)
-        site.render()
-        site.write(options.out)
-    except (SiteError, FileNotFoundError) as error:
-        print(f"the site cannot be published: {error}", file=sys.stderr)
+        problems = build(options.site, options.out)
+    except ThemeError as error:
+        print(f"theme: {error}", file=sys.stderr)
         return 1
-    print(f"rendered {len(site.pages)} pages in {time.monotonic() - started:.1f} s into {options.out}")
+    if problems:
+        print(f"theme: {len(problems)} problems; the site was not replaced:", file=sys.stderr)
+        print("\n".join(f"  {p}" for p in problems), file=sys.stderr)
+        return 1
+    files = [f for f in options.out.rglob("*") if f.is_file()]
+    weight = sum(f.stat().st_size for f in files) / 1e6
+    pages = sum(f.name == "index.html" for f in files)
+    print(f"theme: {pages} pages in {time.monotonic() - started:.1f} s, {len(files)} files, {weight:.1f} MB")
     return 0
 
 

@@ -125,10 +125,11 @@ def container(page: Page, node: Node) -> str:
         if child["type"] == "image" and child.get("alt") is None:
             child = child | {"_caption": words}
         if child["type"] == "outputs":
-            child = child | {"_alt": words}
+            child = child | {"_alt": page.site.alts.get((node.get("source") or {}).get("label", ""), words)}
         parts.append(page.render(child))
     below = "".join(page.render(c) for c in node.get("children", []) if c["type"] in ("caption", "legend"))
-    css = " ".join(filter(None, [f"b-{kind}", "b-sub" if node.get("subcontainer") else "", node.get("class")]))
+    name = {"table": "b-tabled", "code": "b-listing"}.get(kind, "b-figure")
+    css = " ".join(filter(None, [name, "b-sub" if node.get("subcontainer") else "", node.get("class")]))
     subs = sum(bool(c.get("subcontainer")) for c in node.get("children", []))
     inside = f'<div class="b-panels">{"".join(parts)}</div>' if subs else "".join(parts)
     order = below + inside if kind == "table" else inside + below

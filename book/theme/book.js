@@ -1,99 +1,251 @@
-// No framework: contents drawer, light and dark, copy, search, outline, hover previews. Works from file:// too.
+// The book's own script: no library, works from file://. Everything on the page can be read without it.
 (() => {
-  const up = document.body.dataset.up, $ = (s, e = document) => e.querySelector(s), $$ = (s, e = document) => [...e.querySelectorAll(s)];
-  const menu = $("#menu");
-  const drawer = open => { document.body.classList.toggle("open", open); menu.setAttribute("aria-expanded", open); };
-  menu.onclick = () => drawer(!document.body.classList.contains("open"));
-  $("main").addEventListener("click", () => drawer(false));
+  "use strict";
+  const root = document.documentElement;
+  const $ = (selector, within = document) => within.querySelector(selector);
+  const $$ = (selector, within = document) => [...within.querySelectorAll(selector)];
+  const way = root.dataset.root;
+  const isFile = location.protocol === "file:";
 
-  $("#theme").onclick = () => {
-    const next = document.documentElement.dataset.theme === "dark" ? "light" : "dark";
-    document.documentElement.dataset.theme = next;
-    try { localStorage.setItem("book-theme", next); } catch { /* private mode: the choice lasts for this page */ }
-  };
-
-  for (const button of $$(".copy")) button.onclick = async () => {
-    const text = $("code", button.parentElement).textContent;
-    try { await navigator.clipboard.writeText(text); } catch {
-      const area = Object.assign(document.createElement("textarea"), { value: text });
-      document.body.append(area); area.select(); document.execCommand("copy"); area.remove();
+  // From file:// a folder has no index page of its own.
+  const mend = (url) => (isFile ? url.replace(/(^|\/)(#|$)/, (m, slash, hash) => `${slash}index.html${hash}`) : url);
+  const mendLinks = (within) => {
+    if (!isFile) return;
+    for (const a of $$("a[href]", within)) {
+      const href = a.getAttribute("href");
+      if (!/^([a-z]+:|#)/i.test(href) && /\/(#|$)/.test(href)) a.setAttribute("href", mend(href));
     }
-    button.textContent = "Copied"; setTimeout(() => { button.textContent = "Copy"; }, 1500);
   };
+  mendLinks(document);
 
-  for (const tab of $$(".tabs > input")) tab.onchange = () => {
-    for (const other of $$(`.tabs > input[data-sync="${CSS.escape(tab.dataset.sync)}"]`)) other.checked = true;
+  const load = (name) =>
+    new Promise((done, fail) => {
+      const script = document.createElement("script");
+      script.src = `${way}assets/${name}.js`;
+      script.onload = done;
+      script.onerror = fail;
+      document.head.append(script);
+    });
+
+  // Light and dark
+  const scheme = $(".b-scheme");
+  const isDark = () => (root.dataset.theme ? root.dataset.theme === "dark" : matchMedia("(prefers-color-scheme: dark)").matches);
+  const showScheme = () => scheme.setAttribute("aria-pressed", String(isDark()));
+  scheme.addEventListener("click", () => {
+    root.dataset.theme = isDark() ? "light" : "dark";
+    try { localStorage.setItem("book-theme", root.dataset.theme); } catch { /* a private window keeps nothing */ }
+    showScheme();
+  });
+  matchMedia("(prefers-color-scheme: dark)").addEventListener("change", showScheme);
+  showScheme();
+
+  // Contents as a drawer on narrow windows
+  const menu = $(".b-menu"), contents = $(".b-contents"), shade = $(".b-shade");
+  const drawer = (open) => {
+    root.classList.toggle("b-drawer", open);
+    menu.setAttribute("aria-expanded", String(open));
+    shade.hidden = !open;
+    if (open) ($("[aria-current]", contents) || $("a", contents)).focus();
   };
+  menu.addEventListener("click", () => drawer(menu.getAttribute("aria-expanded") !== "true"));
+  shade.addEventListener("click", () => drawer(false));
+  contents.addEventListener("click", (event) => event.target.closest("a") && drawer(false));
+  const here = $("[aria-current]", contents);
+  if (here && here.offsetTop > contents.clientHeight - 60) contents.scrollTop = here.offsetTop - contents.clientHeight / 2;
 
-  const links = new Map($$("#outline a").map(a => [a.hash.slice(1), a]));
-  if (links.size) {
-    const spy = () => {
-      let here = null;
-      for (const [id, a] of links) { const el = document.getElementById(id); if (el && el.getBoundingClientRect().top < 120) here = a; a.classList.remove("here"); }
-      here?.classList.add("here");
+  // Outline follows the text
+  const marks = $$(".b-outline a").map((a) => [a, document.getElementById(decodeURIComponent(a.hash.slice(1)))]).filter((m) => m[1]);
+  if (marks.length) {
+    let due = false;
+    const follow = () => {
+      due = false;
+      const atEnd = innerHeight + scrollY >= document.body.scrollHeight - 4;
+      const passed = marks.filter(([, h]) => h.getBoundingClientRect().top < 140);
+      const now = (atEnd && marks.at(-1)) || passed.at(-1) || marks[0];
+      for (const [a] of marks) a === now[0] ? a.setAttribute("aria-current", "true") : a.removeAttribute("aria-current");
     };
-    addEventListener("scroll", spy, { passive: true }); spy();
+    addEventListener("scroll", () => { if (!due) { due = true; requestAnimationFrame(follow); } }, { passive: true });
+    follow();
   }
 
-  const box = $("#search"), field = $("input", box), list = $("ul", box);
-  const fold = s => s.normalize("NFD").replace(/[\u0300-\u036f]/g, "").toLowerCase();
-  const html = s => s.replace(/[&<>"]/g, c => ({ "&": "&amp;", "<": "&lt;", ">": "&gt;", '"': "&quot;" }[c]));
-  const ready = () => window.BOOK_SEARCH ? Promise.resolve() : new Promise(done => document.head.append(Object.assign(document.createElement("script"), { src: up + "build/search.js", onload: done })));
-  const open = async () => { await ready(); if (!box.open) box.showModal(); field.focus(); field.select(); };
-  $("#find").onclick = open;
-  addEventListener("keydown", e => {
-    const typing = /INPUT|TEXTAREA/.test(document.activeElement?.tagName);
-    if ((e.key === "k" && (e.ctrlKey || e.metaKey)) || (e.key === "/" && !typing)) { e.preventDefault(); open(); }
-    if (e.key === "Escape") drawer(false);
-  });
-  const count = (text, word) => text.split(new RegExp(`(?:^|[^\\p{L}\\p{N}])${word.replace(/[.*+?^${}()|[\]\\]/g, "\\$&")}`, "u")).length - 1;
-  field.oninput = () => {
-    const words = fold(field.value).split(/\s+/).filter(Boolean), found = [];
-    for (const page of words.length ? window.BOOK_SEARCH : []) {
-      const body = fold(page.x), title = fold(page.t);
-      const heading = page.h.find(([, name]) => words.every(w => count(fold(name), w)));
-      const score = words.map(w => 20 * count(title, w) + 8 * page.h.reduce((s, [, n]) => s + count(fold(n), w), 0) + Math.min(10, count(body, w)));
-      if (score.every(Boolean)) found.push([score.reduce((a, b) => a + b), page, heading, body]);
-    }
-    found.sort((a, b) => b[0] - a[0]);
-    list.innerHTML = found.slice(0, 12).map(([, page, heading, body]) => {
-      const at = Math.max(0, body.indexOf(words[0]) - 50), text = html(page.x.slice(at, at + 150));
-      const shown = words.reduce((t, w) => t.replace(new RegExp(`(${w.replace(/[.*+?^${}()|[\]\\]/g, "\\$&")})`, "gi"), "<mark>$1</mark>"), text);
-      return `<li><a href="${up}${page.u}${heading ? "#" + heading[0] : ""}"><b>${html(page.t)}</b>${heading ? " · " + html(heading[1]) : ""}<small>${shown}</small></a></li>`;
-    }).join("") || (words.length ? "<li><small>Nothing found.</small></li>" : "");
-  };
-  field.onkeydown = e => { if (e.key === "Enter") { const first = $("a", list); if (first) location.href = first.href; } };
-  list.addEventListener("click", () => box.close());
+  // Copy
+  for (const block of $$(".b-code")) {
+    const button = Object.assign(document.createElement("button"), { type: "button", className: "b-copy", textContent: "Copy" });
+    button.setAttribute("aria-label", "Copy code");
+    button.addEventListener("click", async () => {
+      const words = $("pre", block).textContent;
+      try {
+        await navigator.clipboard.writeText(words);
+      } catch {
+        const area = Object.assign(document.createElement("textarea"), { value: words });
+        document.body.append(area);
+        area.select();
+        document.execCommand("copy");
+        area.remove();
+      }
+      button.textContent = "Copied";
+      setTimeout(() => (button.textContent = "Copy"), 1600);
+    });
+    block.append(button);
+  }
 
-  let card = null, timer = 0;
-  const hide = () => { clearTimeout(timer); card?.remove(); card = null; };
-  const target = async link => {
-    const url = new URL(link.href), id = decodeURIComponent(url.hash.slice(1));
-    let doc = document;
-    if (url.pathname !== location.pathname) {
-      if (location.protocol === "file:") return null; // a browser does not read neighbouring files
-      doc = new DOMParser().parseFromString(await (await fetch(url.pathname)).text(), "text/html");
-      for (const img of $$("img", doc)) img.src = new URL(img.getAttribute("src"), url);
+  // Tabs: those with the same key change together
+  const choose = (tab) => {
+    const set = tab.closest(".b-tabs");
+    for (const other of $$(":scope > [role=tablist] > [role=tab]", set)) {
+      const chosen = other === tab;
+      other.setAttribute("aria-selected", String(chosen));
+      other.tabIndex = chosen ? 0 : -1;
+      document.getElementById(other.getAttribute("aria-controls")).hidden = !chosen;
     }
-    const el = id && doc.getElementById(id);
-    return el?.tagName === "DT" ? [el, el.nextElementSibling] : el && [el];
   };
-  for (const link of $$("a.xref, a.cite")) {
-    const show = () => { clearTimeout(timer); timer = setTimeout(async () => {
-      const nodes = await target(link);
-      if (!nodes) return;
-      hide();
-      card = Object.assign(document.createElement("div"), { id: "preview" });
-      card.setAttribute("role", "tooltip");
-      for (const node of nodes) { const copy = node.cloneNode(true); copy.removeAttribute("id"); $$("[id]", copy).forEach(e => e.removeAttribute("id")); card.append(copy); }
-      document.body.append(card);
-      const r = link.getBoundingClientRect();
-      card.style.left = Math.max(8, Math.min(r.left, innerWidth - card.offsetWidth - 8)) + scrollX + "px";
-      card.style.top = (r.bottom + card.offsetHeight + 12 > innerHeight && r.top > card.offsetHeight ? r.top - card.offsetHeight - 6 : r.bottom + 6) + scrollY + "px";
-      card.onmouseleave = hide;
-    }, 250); };
-    link.addEventListener("mouseenter", show); link.addEventListener("focus", show);
-    link.addEventListener("mouseleave", () => { clearTimeout(timer); setTimeout(() => { if (card && !card.matches(":hover")) hide(); }, 200); });
+  for (const tab of $$(".b-tabs [role=tab]")) {
+    tab.addEventListener("click", () => {
+      choose(tab);
+      if (tab.dataset.sync) $$(`.b-tabs [data-sync="${CSS.escape(tab.dataset.sync)}"]`).forEach(choose);
+    });
+    tab.addEventListener("keydown", (event) => {
+      const step = { ArrowRight: 1, ArrowLeft: -1 }[event.key];
+      if (!step) return;
+      const tabs = $$("[role=tab]", tab.parentElement);
+      const next = tabs[(tabs.indexOf(tab) + step + tabs.length) % tabs.length];
+      next.focus();
+      next.click();
+    });
+  }
+
+  // A link into something folded opens it
+  const unfold = () => {
+    let target = location.hash && document.getElementById(decodeURIComponent(location.hash.slice(1)));
+    if (!target) return;
+    for (let up = target; up; up = up.parentElement) {
+      if (up.tagName === "DETAILS") up.open = true;
+      if (up.getAttribute("role") === "tabpanel" && up.hidden) choose(document.getElementById(up.getAttribute("aria-labelledby")));
+    }
+    target.scrollIntoView();
+  };
+  addEventListener("hashchange", unfold);
+  unfold();
+  addEventListener("beforeprint", () => $$("details:not(.b-fold)").forEach((d) => (d.open = true)));
+
+  // Previews of figures, equations, terms and citations
+  const card = Object.assign(document.createElement("div"), { className: "b-preview b-text", hidden: true });
+  card.setAttribute("role", "tooltip");
+  card.id = "preview";
+  document.body.append(card);
+  let timer, owner;
+  const hide = () => {
+    clearTimeout(timer);
+    timer = setTimeout(() => { card.hidden = true; owner?.removeAttribute("aria-describedby"); owner = null; }, 180);
+  };
+  const show = async (link) => {
+    let html;
+    if (link.matches(".b-cite")) {
+      html = document.getElementById(decodeURIComponent(link.hash.slice(1)))?.innerHTML;
+    } else {
+      if (!window.BOOK_PREVIEWS) await load("previews");
+      html = window.BOOK_PREVIEWS[link.dataset.preview]?.replaceAll("\u0002", way);
+    }
+    if (!html || !(link.matches(":hover") || link === document.activeElement)) return;
+    if (html.includes("katex") && !$('link[href$="katex.css"]')) {
+      document.head.append(Object.assign(document.createElement("link"), { rel: "stylesheet", href: `${way}assets/katex.css` }));
+    }
+    card.innerHTML = html;
+    $$("[tabindex]", card).forEach((e) => e.removeAttribute("tabindex"));
+    mendLinks(card);
+    card.hidden = false;
+    const at = link.getBoundingClientRect(), size = card.getBoundingClientRect();
+    const above = at.bottom + size.height + 16 > innerHeight && at.top > size.height + 80;
+    card.style.left = `${Math.max(12, Math.min(at.left - 24, innerWidth - size.width - 12)) + scrollX}px`;
+    card.style.top = `${(above ? at.top - size.height - 8 : at.bottom + 8) + scrollY}px`;
+    owner = link;
+    link.setAttribute("aria-describedby", "preview");
+  };
+  for (const link of $$("main [data-preview], main .b-cite")) {
+    const start = () => { clearTimeout(timer); timer = setTimeout(() => show(link), 220); };
+    link.addEventListener("mouseenter", start);
+    link.addEventListener("focus", start);
+    link.addEventListener("mouseleave", hide);
     link.addEventListener("blur", hide);
   }
+  card.addEventListener("mouseenter", () => clearTimeout(timer));
+  card.addEventListener("mouseleave", hide);
+
+  // Search
+  const dialog = $(".b-search"), field = $("input", dialog), list = $("#found"), none = $(".b-none", dialog);
+  const fold = (s) => s.normalize("NFKD").replace(/\p{M}/gu, "").toLowerCase();
+  let records, chosen = -1;
+  const open = async () => {
+    drawer(false);
+    if (!dialog.open) dialog.showModal();
+    field.select();
+    if (!records) {
+      await load("search");
+      records = window.BOOK_SEARCH.map((r) => ({ ...r, fp: fold(r.p), fh: fold(r.h), fb: fold(r.b) }));
+      find();
+    }
+  };
+  const score = (record, words) => {
+    let sum = 0;
+    for (const word of words) {
+      const start = new RegExp(`(^|[^\\p{L}\\p{N}])${word.replace(/[.*+?^${}()|[\]\\]/g, "\\$&")}`, "gu");
+      const inHead = start.test(record.fh), inPage = new RegExp(start.source, "u").test(record.fp);
+      const inBody = (record.fb.match(start) || []).length;
+      if (!inHead && !inPage && !inBody) return 0;
+      sum += (inHead ? 12 : 0) + (inPage ? (record.h ? 3 : 14) : 0) + Math.min(inBody, 5);
+    }
+    return sum;
+  };
+  const escape = (s) => s.replace(/[&<>"]/g, (c) => ({ "&": "&amp;", "<": "&lt;", ">": "&gt;", '"': "&quot;" })[c]);
+  const mark = (text, words) => {
+    const pattern = new RegExp(`(${words.map((w) => w.replace(/[.*+?^${}()|[\]\\]/g, "\\$&")).join("|")})`, "giu");
+    return escape(text).replace(pattern, "<mark>$1</mark>");
+  };
+  const find = () => {
+    const words = fold(field.value).split(/\s+/).filter(Boolean);
+    chosen = -1;
+    field.setAttribute("aria-expanded", "false");
+    field.removeAttribute("aria-activedescendant");
+    list.innerHTML = "";
+    none.textContent = "";
+    if (!records || !words.length) return;
+    const hits = records.map((r) => [score(r, words), r]).filter((h) => h[0]).sort((a, b) => b[0] - a[0]).slice(0, 12);
+    if (!hits.length) { none.textContent = "Nothing found. Try fewer or shorter words."; return; }
+    field.setAttribute("aria-expanded", "true");
+    list.innerHTML = hits.map(([, r], i) => {
+      const at = Math.max(0, r.fb.indexOf(words[0]) - 50);
+      const text = (at ? "…" : "") + r.b.slice(at, at + 150) + (r.b.length > at + 150 ? "…" : "");
+      return `<a role="option" id="hit-${i}" tabindex="-1" aria-selected="false" href="${escape(mend(way + r.u))}"><b>${mark(r.h || r.p, words)}</b>` +
+        `${r.h ? `<small>${escape(r.p)}</small>` : ""}<span>${mark(text, words)}</span></a>`;
+    }).join("");
+    pick(0);
+  };
+  const pick = (index) => {
+    const hits = $$("a", list);
+    if (!hits.length) return;
+    chosen = (index + hits.length) % hits.length;
+    hits.forEach((a, i) => a.setAttribute("aria-selected", String(i === chosen)));
+    hits[chosen].scrollIntoView({ block: "nearest" });
+    field.setAttribute("aria-activedescendant", hits[chosen].id);
+  };
+  field.addEventListener("input", find);
+  field.addEventListener("keydown", (event) => {
+    if (event.key === "ArrowDown") { event.preventDefault(); pick(chosen + 1); }
+    else if (event.key === "ArrowUp") { event.preventDefault(); pick(chosen - 1); }
+    else if (event.key === "Enter") { event.preventDefault(); $$("a", list)[chosen]?.click(); }
+  });
+  list.addEventListener("click", (event) => event.target.closest("a") && dialog.close());
+  dialog.addEventListener("click", (event) => event.target === dialog && dialog.close());
+  $(".b-find").addEventListener("click", open);
+  addEventListener("keydown", (event) => {
+    const typing = /^(INPUT|TEXTAREA|SELECT)$/.test(document.activeElement?.tagName);
+    if ((event.key.toLowerCase() === "k" && (event.ctrlKey || event.metaKey)) || (event.key === "/" && !typing && !event.ctrlKey && !event.metaKey)) {
+      event.preventDefault();
+      open();
+    } else if (event.key === "Escape") {
+      card.hidden = true;
+      if (root.classList.contains("b-drawer")) { drawer(false); menu.focus(); }
+    }
+  });
+  if (/Mac|iPhone|iPad/.test(navigator.platform)) $(".b-find kbd").textContent = "⌘ K";
 })();

@@ -6,7 +6,7 @@ import html
 import re
 from typing import TYPE_CHECKING
 
-from book.theme.text import ROOT, Node, attributes, escape, plain
+from book.theme.text import Node, attributes, escape, plain
 
 if TYPE_CHECKING:
     from book.theme.page import Page
@@ -157,7 +157,7 @@ def image(page: Page, node: Node) -> str:
         page.problem(f"image {node.get('urlSource', url)!r} is not in the book")
         return ""
     kind = " ".join(filter(None, ["b-paper", place, node.get("class")]))
-    return f"<img{attributes(src=page.asset(url), class_=kind, style=style, loading='lazy')} alt=\"{escape(alt)}\"{page.size_of(url)}>"
+    return f"<img{attributes(src=page.asset(url), class_=kind, style=style)} alt=\"{escape(alt)}\"{page.size_of(url)}>"
 
 
 def nothing(page: Page, node: Node) -> str:

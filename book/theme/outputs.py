@@ -112,10 +112,10 @@ def _picture(page: Page, entry: dict[str, Any], mime: str) -> str:
         page.problem("a figure has no alternative text: give its cell `#| alt: ...` or `#| caption: ...`")
     if "path" in entry:
         url = entry["path"]
-        return f'<img class="b-paper" src="{escape(page.asset(url))}" alt="{escape(alt)}" loading="lazy"{page.size_of(url)}>'
+        return f'<img class="b-paper" src="{escape(page.asset(url))}" alt="{escape(alt)}"{page.size_of(url)}>'
     if mime == "image/svg+xml":
         url = page.site.write_asset(entry["content"].encode(), ".svg")
-        return f'<img class="b-paper" src="{escape(url)}" alt="{escape(alt)}" loading="lazy">'
+        return f'<img class="b-paper" src="{escape(url)}" alt="{escape(alt)}">'
     page.problem(f"the file of a {mime} output is missing")
     return ""
 

@@ -91,6 +91,13 @@ class Site:
                     found.setdefault(node["label"], (slug, node["html_id"], _name(node)))
         return found
 
+    @cached_property
+    def alts(self) -> dict[str, str]:
+        """Label of a cell -> its `#| alt:`, for copies of its figure on other pages."""
+        trees = (walk(page.tree) for page in self.pages.values())
+        cells = (n for nodes in trees for n in nodes if n["type"] == "block" and n.get("html_id"))
+        return {n["html_id"]: n["data"]["alt"] for n in cells if (n.get("data") or {}).get("alt")}
+
     # Files beside the pages
 
     def use_asset(self, name: str) -> bool:

@@ -13,7 +13,9 @@ from support.forecasting import Forecast
 __all__ = ["decide", "expected_costs"]
 
 
-def expected_costs(forecast: Forecast, environment: Environment, servers_now: int, candidates: np.ndarray) -> pd.DataFrame:
+def expected_costs(
+    forecast: Forecast, environment: Environment, servers_now: int, candidates: np.ndarray
+) -> pd.DataFrame:
     """Expected cost in USD over the forecast horizon and risk of a drop, for each total in `candidates` (n,).
 
     A total above `servers_now` is paid at once and serves after the boot delay; one below takes effect at once. Queue
@@ -26,8 +28,14 @@ def expected_costs(forecast: Forecast, environment: Environment, servers_now: in
         active = np.full(paths.shape[1], min(int(total), servers_now))
         active[delay:] = total
         dropped = np.maximum(paths - active * mu, 0.0)
-        changed = environment.price_start_usd * max(total - servers_now, 0) + environment.price_stop_usd * max(servers_now - total, 0)
-        cost = environment.price_drop_usd * dropped.sum(axis=1).mean() + environment.price_server_tick_usd * total * paths.shape[1] + changed
+        changed = environment.price_start_usd * max(total - servers_now, 0) + environment.price_stop_usd * max(
+            servers_now - total, 0
+        )
+        cost = (
+            environment.price_drop_usd * dropped.sum(axis=1).mean()
+            + environment.price_server_tick_usd * total * paths.shape[1]
+            + changed
+        )
         rows.append((float(cost), float((dropped > 1e-9).any(axis=1).mean())))
     return pd.DataFrame(rows, columns=["cost_usd", "risk_frac"], index=pd.Index(candidates, name="servers"))
 
@@ -44,10 +52,15 @@ def decide(forecast: Forecast, environment: Environment, servers_now: int) -> De
         >>> decide(flat, world, 1).servers
         3
     """
-    if abs(forecast.step_seconds - environment.tick_seconds) > 1e-6 or forecast.paths.shape[2] <= environment.boot_delay_ticks:
+    if (
+        abs(forecast.step_seconds - environment.tick_seconds) > 1e-6
+        or forecast.paths.shape[2] <= environment.boot_delay_ticks
+    ):
         raise SchemaError("decide: the forecast must have the environment's tick and reach beyond the boot delay.")
     most = int(servers_for(forecast.paths.max(), environment))
-    candidates = np.unique(np.clip(np.r_[servers_now, np.arange(0, most + 2)], environment.min_servers, environment.max_servers))
+    candidates = np.unique(
+        np.clip(np.r_[servers_now, np.arange(0, most + 2)], environment.min_servers, environment.max_servers)
+    )
     table = expected_costs(forecast, environment, servers_now, np.union1d(candidates, [servers_now]))
     best = int(table.loc[candidates, "cost_usd"].idxmin())
     step = pd.Timedelta(seconds=environment.tick_seconds)
@@ -55,12 +68,16 @@ def decide(forecast: Forecast, environment: Environment, servers_now: int) -> De
     effective = decided + step * environment.boot_delay_ticks if best > servers_now else decided
     peak, high = forecast.quantile(0.5)[0].max(), forecast.quantile(0.95)[0].max()
     reason = (
-        f"Over the next {forecast.paths.shape[2] * environment.tick_seconds / 60:g} minutes demand peaks at {peak:,.0f} (median) and "
-        f"{high:,.0f} (95 % quantile) {forecast.unit}; one server completes {environment.capacity_per_tick:,.0f}, so "
-        f"{best} servers cost least in expectation: {table.cost_usd[best]:.2f} USD against {table.cost_usd[servers_now]:.2f} USD "
+        f"Over the next {forecast.paths.shape[2] * environment.tick_seconds / 60:g} minutes demand peaks at {_amount(peak)} (median) and "
+        f"{_amount(high)} (95 % quantile) {forecast.unit}; one server completes {_amount(environment.capacity_per_tick)}, so "
+        f"{best} {'server costs' if best == 1 else 'servers cost'} least in expectation: {table.cost_usd[best]:.2f} USD against {table.cost_usd[servers_now]:.2f} USD "
         f"with the present {servers_now}."
     )
     return Decision(
         servers_now, best, decided, effective, reason, float(table.cost_usd[best]), float(table.cost_usd[servers_now]),
         float(table.risk_frac[best]), float(table.risk_frac[servers_now]), float(forecast.paths.shape[2] * environment.tick_seconds),
     )  # fmt: skip
+
+
+def _amount(value: float) -> str:
+    return f"{value:,.0f}" if value >= 100 else f"{value:.3g}"

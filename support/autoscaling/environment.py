@@ -54,13 +54,22 @@ class Environment:
             value = getattr(self, item.name)
             if value is None and item.name.startswith("max_step"):
                 continue
-            whole = item.name.endswith("_ticks") or item.name in ("min_servers", "max_servers", "max_step_up", "max_step_down")
+            whole = item.name.endswith("_ticks") or item.name in (
+                "min_servers",
+                "max_servers",
+                "max_step_up",
+                "max_step_down",
+            )
             if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
                 raise SchemaError(f"environment: {item.name} is {value!r}, it must be a finite number.")
             if whole and value != int(value):
                 raise SchemaError(f"environment: {item.name} is {value!r}, it must be whole.")
-            if value < 0 or (value == 0 and item.name in ("tick_seconds", "service_rate_rps", "max_step_up", "max_step_down")):
-                raise SchemaError(f"environment: {item.name} is {value!r}, it must be {'positive' if value == 0 else 'at least 0'}.")
+            if value < 0 or (
+                value == 0 and item.name in ("tick_seconds", "service_rate_rps", "max_step_up", "max_step_down")
+            ):
+                raise SchemaError(
+                    f"environment: {item.name} is {value!r}, it must be {'positive' if value == 0 else 'at least 0'}."
+                )
         if self.min_servers > self.max_servers:
             raise SchemaError(f"environment: min_servers {self.min_servers} is above max_servers {self.max_servers}.")
         if not 0 < self.slo_target_frac <= 1:
@@ -104,7 +113,11 @@ class Environment:
             >>> Environment.for_demand(pd.Series(1200.0, index=minutes)).capacity_per_tick
             60.0
         """
-        for name, value in (("servers_at_peak", servers_at_peak), ("drop_cost_ratio", drop_cost_ratio), ("price_server_hour_usd", price_server_hour_usd)):
+        for name, value in (
+            ("servers_at_peak", servers_at_peak),
+            ("drop_cost_ratio", drop_cost_ratio),
+            ("price_server_hour_usd", price_server_hour_usd),
+        ):
             if not (math.isfinite(value) and value > 0):
                 raise SchemaError(f"environment: {name} is {value!r}, it must be a positive number.")
         for name, value in (("boot_delay_seconds", boot_delay_seconds), ("cooldown_seconds", cooldown_seconds)):
@@ -160,10 +173,16 @@ class Decision:
         if min(self.servers_now, self.servers) < 0 or self.servers != int(self.servers):
             raise SchemaError(f"decision: servers {self.servers_now} -> {self.servers} must be whole and not negative.")
         if self.decided_at.tzinfo is None or self.effective_by.tzinfo is None or self.effective_by < self.decided_at:
-            raise SchemaError(f"decision: effective_by {self.effective_by} must be UTC and not before {self.decided_at}.")
+            raise SchemaError(
+                f"decision: effective_by {self.effective_by} must be UTC and not before {self.decided_at}."
+            )
         if not (0 <= self.risk_frac <= 1 and 0 <= self.risk_of_nothing_frac <= 1):
             raise SchemaError(f"decision: risks {self.risk_frac}, {self.risk_of_nothing_frac} must lie in [0, 1].")
-        if not (math.isfinite(self.expected_cost_usd) and math.isfinite(self.expected_cost_of_nothing_usd) and self.horizon_seconds > 0):
+        if not (
+            math.isfinite(self.expected_cost_usd)
+            and math.isfinite(self.expected_cost_of_nothing_usd)
+            and self.horizon_seconds > 0
+        ):
             raise SchemaError("decision: costs must be finite and the horizon positive.")
         if not self.reason.strip():
             raise SchemaError("decision: the reason is empty.")
@@ -171,11 +190,20 @@ class Decision:
     @property
     def action(self) -> str:
         """`scale up`, `scale down` or `hold`."""
-        return "hold" if self.servers == self.servers_now else "scale up" if self.servers > self.servers_now else "scale down"
+        return (
+            "hold"
+            if self.servers == self.servers_now
+            else "scale up"
+            if self.servers > self.servers_now
+            else "scale down"
+        )
 
     def to_json(self) -> str:
         """The decision as JSON; times in ISO 8601, units in the keys."""
-        values = asdict(self) | {"decided_at": self.decided_at.isoformat(), "effective_by": self.effective_by.isoformat()}
+        values = asdict(self) | {
+            "decided_at": self.decided_at.isoformat(),
+            "effective_by": self.effective_by.isoformat(),
+        }
         return json.dumps({"action": self.action, **values}, indent=2)
 
     @classmethod

@@ -40,7 +40,9 @@ class Line:
     notes: tuple[str, ...]
 
 
-def split(demand: pd.Series, *, train_days: float, test_days: float, test_start: str = "") -> tuple[pd.Series, pd.Series, tuple[str, ...]]:
+def split(
+    demand: pd.Series, *, train_days: float, test_days: float, test_start: str = ""
+) -> tuple[pd.Series, pd.Series, tuple[str, ...]]:
     """Past and unseen days of `demand`: (train, test, notes). The test starts at `test_start` (UTC) or ends with the data.
 
     Short data are split two thirds to one third, and a note says so. Raises SchemaError for ticks outside 10 s to 1 h,
@@ -50,23 +52,33 @@ def split(demand: pd.Series, *, train_days: float, test_days: float, test_start:
         raise SchemaError(f"train_days is {train_days:g} and test_days {test_days:g}; both must be positive.")
     step = (demand.index[1] - demand.index[0]).total_seconds()
     if not TICKS_SECONDS[0] <= step <= TICKS_SECONDS[1]:
-        raise SchemaError(f"demand: a step of {step:g} s; scaling needs one between 10 s and 1 h. Aggregate with step_seconds.")
+        raise SchemaError(
+            f"demand: a step of {step:g} s; scaling needs one between 10 s and 1 h. Aggregate with step_seconds."
+        )
     if len(demand) < 240:
-        raise TooShortError(f"demand: {len(demand)} ticks of {step:g} s; at least 240 are needed to fit, simulate and judge.")
+        raise TooShortError(
+            f"demand: {len(demand)} ticks of {step:g} s; at least 240 are needed to fit, simulate and judge."
+        )
     per_day = 86_400 / step
     n_train, n_test = round(train_days * per_day), round(test_days * per_day)
     notes: tuple[str, ...] = ()
     if test_start:
         first = int(demand.index.searchsorted(_as_utc(test_start)))
-        if not 200 <= first < len(demand) - 24:
-            raise SchemaError(f"test_start: {test_start} leaves {first} ticks before and {len(demand) - first} after it; choose another day.")
+        if not 160 <= first <= len(demand) - 24:
+            raise SchemaError(
+                f"test_start: {test_start} leaves {first} ticks before and {len(demand) - first} after it; choose another day."
+            )
     else:
         if n_train + n_test > len(demand):
             n_test = min(n_test, len(demand) // 3)
-            notes = (f"only {len(demand) / per_day:.1f} days of data: the last {n_test / per_day:.1f} days are the test, all before them the past",)
+            notes = (
+                f"only {len(demand) / per_day:.1f} days of data: the last {n_test / per_day:.1f} days are the test, all before them the past",
+            )
         first = len(demand) - n_test
     if n_test < 24:
-        raise TooShortError(f"test_days: {test_days:g} days are {n_test} ticks of {step:g} s; at least 24 are needed to judge a policy.")
+        raise TooShortError(
+            f"test_days: {test_days:g} days are {n_test} ticks of {step:g} s; at least 24 are needed to judge a policy."
+        )
     return demand.iloc[max(0, first - n_train) : first], demand.iloc[first : first + n_test], notes
 
 
@@ -95,7 +107,9 @@ def run_line(
     notes += _units(train, environment, world.get("boot_delay_seconds", 300.0))
     fit_days, cut = _affordable_days(train_days, horizon, environment.tick_seconds)
     notes += cut
-    rolling = roll_daily(known, test.index[0], train_days=fit_days, horizon_ticks=horizon, lag_ticks=environment.metric_lag_ticks)
+    rolling = roll_daily(
+        known, test.index[0], train_days=fit_days, horizon_ticks=horizon, lag_ticks=environment.metric_lag_ticks
+    )
     target = tune_reactive(train, environment)
     policies: list[Policy] = [
         Static(int(servers_for(train.quantile(0.999), environment))),
@@ -108,14 +122,29 @@ def run_line(
     runs = {p.name: simulate(test, p, environment, forecast=rolling) for p in policies}
     notes += (f"the reactive target tuned on the past is {target:.0%}",)
     ahead = max(horizon + 1, math.ceil(DECISION_MINUTES * 60 / environment.tick_seconds))
-    recent = known[known.index >= test.index[-1] - pd.Timedelta(days=_affordable_days(train_days, ahead, environment.tick_seconds)[0])]
+    recent = known[
+        known.index
+        >= test.index[-1] - pd.Timedelta(days=_affordable_days(train_days, ahead, environment.tick_seconds)[0])
+    ]
     model = fit_short_term(recent, horizon_ticks=ahead)
     outlook = model.forecast(recent, n_draws=n_draws, rng=rng)
     if servers_now is None:
         servers_now = int(runs["newsvendor"].ticks[["servers", "booting"]].iloc[-1].sum())
-        notes += (f"the present fleet is not known, so {servers_now} is the one that the newsvendor policy has at the end of the data",)
+        notes += (
+            f"the present fleet is not known, so {servers_now} is the one that the newsvendor policy has at the end of the data",
+        )
     decision = decide(outlook, environment, servers_now)
-    return Line(train, test, environment, rolling, runs, score_table(list(runs.values())), outlook, decision, (*notes, *model.notes))
+    return Line(
+        train,
+        test,
+        environment,
+        rolling,
+        runs,
+        score_table(list(runs.values())),
+        outlook,
+        decision,
+        (*notes, *model.notes),
+    )
 
 
 def _as_utc(text: str) -> pd.Timestamp:
@@ -131,7 +160,9 @@ def _affordable_days(days: float, horizon: int, tick_seconds: float) -> tuple[fl
     most = MOST_CELLS / horizon * tick_seconds / 86_400
     if days <= most:
         return days, ()
-    return most, (f"the forecaster learns from {most:.1f} days instead of {days:g}, because ticks of {tick_seconds:g} s are many",)
+    return most, (
+        f"the forecaster learns from {most:.1f} days instead of {days:g}, because ticks of {tick_seconds:g} s are many",
+    )
 
 
 def _units(train: pd.Series, environment: Environment, boot_delay_seconds: float) -> tuple[str, ...]:
@@ -143,5 +174,7 @@ def _units(train: pd.Series, environment: Environment, boot_delay_seconds: float
             "amount of it, so compare the policies with each other and do not read the dollars as your bill"
         )
     if environment.boot_delay_ticks * tick > boot_delay_seconds:
-        notes.append(f"the boot delay of {boot_delay_seconds:g} s is rounded up to {environment.boot_delay_ticks} tick(s) of {tick:g} s")
+        notes.append(
+            f"the boot delay of {boot_delay_seconds:g} s is rounded up to {environment.boot_delay_ticks} tick(s) of {tick:g} s"
+        )
     return tuple(notes)

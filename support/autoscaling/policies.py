@@ -74,7 +74,9 @@ class ForecastMean:
     def prepare(self, environment: Environment, forecast: RollingQuantiles | None) -> np.ndarray:
         """Servers wanted at each row, from that row's forecast alone."""
         ahead = _ahead(environment, forecast, self.name)
-        return servers_for(ahead.mean[:, : environment.boot_delay_ticks + 1].max(axis=1) * (1 + self.headroom), environment)
+        return servers_for(
+            ahead.mean[:, : environment.boot_delay_ticks + 1].max(axis=1) * (1 + self.headroom), environment
+        )
 
     def act(self, state: np.ndarray, seen: Observation) -> tuple[np.ndarray, int, str]:
         """The largest mean over the boot delay, in servers."""

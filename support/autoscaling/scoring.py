@@ -37,7 +37,8 @@ def score(run: Run) -> dict[str, float]:
         "churn_percent": 100 * float(((ticks["started"] > 0) | (ticks["stopped"] > 0)).mean()),
         "starts_per_day": float(ticks["started"].sum()) / days,
         "mean_servers": float(have.mean()),
-        "slack_percent": 100 * (1 - float(ticks["served"].sum()) / max(float(have.sum()) * world.capacity_per_tick, 1e-12)),
+        "slack_percent": 100
+        * (1 - float(ticks["served"].sum()) / max(float(have.sum()) * world.capacity_per_tick, 1e-12)),
         "under_percent": 100 * float((np.maximum(need - have, 0) / needed).mean()),
         "over_percent": 100 * float((np.maximum(have - need, 0) / needed).mean()),
     }
@@ -48,14 +49,18 @@ def score_table(runs: Sequence[Run]) -> pd.DataFrame:
     return pd.DataFrame([score(run) for run in runs], index=pd.Index([run.policy for run in runs], name="policy"))
 
 
-def cost_difference(run: Run, baseline: Run, *, rng: np.random.Generator, n_draws: int = 2000, level: float = 0.9) -> tuple[float, float, float]:
+def cost_difference(
+    run: Run, baseline: Run, *, rng: np.random.Generator, n_draws: int = 2000, level: float = 0.9
+) -> tuple[float, float, float]:
     """Saving of `run` against `baseline` as a fraction of the baseline's cost: (estimate, lower, upper).
 
     The interval is a paired bootstrap over whole days (Kunsch, 1989): both runs met the same demand, so each drawn day
     brings its two costs together. With fewer than two days the bounds are infinite.
     """
     day = run.ticks.index.floor("D")
-    costs = pd.DataFrame({"run": run.ticks["cost_usd"], "base": baseline.ticks["cost_usd"]}).groupby(day).sum().to_numpy()
+    costs = (
+        pd.DataFrame({"run": run.ticks["cost_usd"], "base": baseline.ticks["cost_usd"]}).groupby(day).sum().to_numpy()
+    )
     estimate = 1 - costs[:, 0].sum() / costs[:, 1].sum()
     if len(costs) < 2:
         return float(estimate), -np.inf, np.inf

@@ -130,7 +130,9 @@ def simulate(
         served[t], dropped[t] = done, offered - done - queue
         waiting[t], servers[t], pending[t] = queue, active, booting
         reasons.append(reason)
-    return _bill(demand, policy.name, environment, served, dropped, waiting, servers, pending, started, stopped, reasons)
+    return _bill(
+        demand, policy.name, environment, served, dropped, waiting, servers, pending, started, stopped, reasons
+    )
 
 
 def erlang_c_wait(arrivals_rps: np.ndarray, service_rate_rps: float, servers: np.ndarray) -> np.ndarray:
@@ -174,18 +176,26 @@ def _delay(ticks: int, sigma: float, rng: np.random.Generator | None) -> int:
 
 
 def _check(
-    demand: pd.Series, work: np.ndarray, environment: Environment, forecast: RollingQuantiles | None, rng: np.random.Generator | None
+    demand: pd.Series,
+    work: np.ndarray,
+    environment: Environment,
+    forecast: RollingQuantiles | None,
+    rng: np.random.Generator | None,
 ) -> None:
     if len(work) < 2 or not np.isfinite(work).all() or (work < 0).any():
         raise SchemaError("simulate: demand needs at least two ticks, all finite and not negative.")
     tick = (demand.index[1] - demand.index[0]).total_seconds()
     if abs(tick - environment.tick_seconds) > 1e-6:
-        raise SchemaError(f"simulate: demand has a step of {tick:g} s, the environment a tick of {environment.tick_seconds:g} s.")
+        raise SchemaError(
+            f"simulate: demand has a step of {tick:g} s, the environment a tick of {environment.tick_seconds:g} s."
+        )
     if forecast is not None:
         if len(forecast.timestamps) != len(work) or forecast.timestamps[0] != demand.index[0]:
             raise SchemaError("simulate: the forecast's rows are not the demand's ticks.")
         if forecast.lag_ticks < environment.metric_lag_ticks:
-            raise SchemaError(f"simulate: the forecast sees data {forecast.lag_ticks} ticks old, the policy's are {environment.metric_lag_ticks}.")
+            raise SchemaError(
+                f"simulate: the forecast sees data {forecast.lag_ticks} ticks old, the policy's are {environment.metric_lag_ticks}."
+            )
     if environment.boot_delay_sigma and rng is None:
         raise SchemaError("simulate: boot_delay_sigma is positive, so give rng=.")
 

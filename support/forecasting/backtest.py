@@ -54,7 +54,9 @@ def backtest(
     first = len(demand) - total * horizon
     if first < 2 * season + horizon:
         need = total * horizon + 2 * season + horizon
-        raise TooShortError(f"demand: {len(demand)} steps; at least {need} are needed for {total} windows of {horizon} steps.")
+        raise TooShortError(
+            f"demand: {len(demand)} steps; at least {need} are needed for {total} windows of {horizon} steps."
+        )
     made: dict[str, list[tuple[Forecast, np.ndarray]]] = {name: [] for name in models}
     fallbacks = dict.fromkeys(models, 0)
     forecasts: dict[str, list[Forecast]] = {}

@@ -12,7 +12,9 @@ from support.forecasting.forecast import Forecast
 __all__ = ["conformalize"]
 
 
-def conformalize(forecast: Forecast, past: Sequence[tuple[Forecast, np.ndarray]], *, rng: np.random.Generator) -> Forecast:
+def conformalize(
+    forecast: Forecast, past: Sequence[tuple[Forecast, np.ndarray]], *, rng: np.random.Generator
+) -> Forecast:
     """Shift each quantile by the matching quantile of past misses, in units of the interval's own 50 % width.
 
     past: (forecast, observed (n_series, n_horizon)) of windows that ended before `forecast` was issued. Quantiles are

@@ -47,11 +47,17 @@ class Forecast:
         if levels.ndim != 1 or not levels.size or (np.diff(levels) <= 0).any() or levels[0] <= 0 or levels[-1] >= 1:
             raise SchemaError(f"forecast {self.model}: levels {levels.tolist()} must increase within (0, 1).")
         if q.ndim != 3 or q.shape[2] != levels.size or q.shape[1] < 1:
-            raise SchemaError(f"forecast {self.model}: quantiles have shape {q.shape}, wanted (series, horizon, {levels.size}).")
+            raise SchemaError(
+                f"forecast {self.model}: quantiles have shape {q.shape}, wanted (series, horizon, {levels.size})."
+            )
         if p.ndim != 3 or p.shape[0] != q.shape[0] or p.shape[2] != q.shape[1] or p.shape[1] < 1:
-            raise SchemaError(f"forecast {self.model}: paths have shape {p.shape}, wanted ({q.shape[0]}, draws, {q.shape[1]}).")
+            raise SchemaError(
+                f"forecast {self.model}: paths have shape {p.shape}, wanted ({q.shape[0]}, draws, {q.shape[1]})."
+            )
         if len(self.series) != q.shape[0] or len(set(self.series)) != len(self.series):
-            raise SchemaError(f"forecast {self.model}: {len(self.series)} series names for {q.shape[0]} series, or names repeat.")
+            raise SchemaError(
+                f"forecast {self.model}: {len(self.series)} series names for {q.shape[0]} series, or names repeat."
+            )
         if (np.diff(q, axis=2) < -1e-9 * (1 + np.abs(q[..., 1:]))).any():
             raise SchemaError(f"forecast {self.model}: quantiles cross; sort them along the levels first.")
         if self.issued_at.tzinfo is None or self.step_seconds <= 0:
@@ -113,7 +119,10 @@ class Forecast:
     def to_nixtla(self) -> pd.DataFrame:
         """Nixtla's long frame: unique_id, ds, `<model>` (the mean) and `<model>-q-<level>` per level."""
         frame = pd.DataFrame(
-            {"unique_id": np.repeat(self.series, len(self.timestamps)), "ds": np.tile(self.timestamps, len(self.series))}
+            {
+                "unique_id": np.repeat(self.series, len(self.timestamps)),
+                "ds": np.tile(self.timestamps, len(self.series)),
+            }
         )
         frame[self.model] = self.mean().ravel()
         for position, level in enumerate(self.levels):

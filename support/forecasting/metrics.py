@@ -40,7 +40,9 @@ def pinball(observed: np.ndarray, quantiles: np.ndarray, levels: np.ndarray) -> 
     return np.maximum(levels * error, (levels - 1) * error)
 
 
-def scaled_quantile_loss(observed: np.ndarray, quantiles: np.ndarray, levels: np.ndarray, history: np.ndarray, season: int) -> float:
+def scaled_quantile_loss(
+    observed: np.ndarray, quantiles: np.ndarray, levels: np.ndarray, history: np.ndarray, season: int
+) -> float:
     """Twice the mean pinball loss over the seasonal scale, dimensionless; its ratio to seasonal naive's is the relSQL."""
     return float(2 * pinball(observed, quantiles, levels).mean() / seasonal_scale(history, season))
 

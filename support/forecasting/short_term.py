@@ -84,14 +84,21 @@ class ShortTermModel:
         drawn = self.errors[rng.integers(0, len(self.errors), n_draws)]
         paths = np.maximum(np.expm1(centre[0] + scale[0] * drawn), 0.0)[None]
         return Forecast.from_paths(
-            paths, issued_at=demand.index[-1], step_seconds=self.step_seconds, unit=self.unit, model=self.name, levels=LEVELS
+            paths,
+            issued_at=demand.index[-1],
+            step_seconds=self.step_seconds,
+            unit=self.unit,
+            model=self.name,
+            levels=LEVELS,
         )
 
     def _predict(self, demand: pd.Series, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Centre (n_row, n_horizon) and scale (n_row,) of log1p demand for ticks `rows`."""
         need = _reach(self.step_seconds, self.lag_ticks, self.uses_yesterday)
         if not len(rows) or rows[0] < need:
-            raise TooShortError(f"{self.name}: needs {need} ticks before the first forecast, there are {rows[0] if len(rows) else 0}.")
+            raise TooShortError(
+                f"{self.name}: needs {need} ticks before the first forecast, there are {rows[0] if len(rows) else 0}."
+            )
         features, base, noise = _features(
             demand, self.profile, self.horizon_ticks, self.lag_ticks, self.step_seconds, self.uses_yesterday, rows
         )
@@ -116,8 +123,13 @@ def fit_short_term(history: pd.Series, *, horizon_ticks: int, lag_ticks: int = 0
     """
     step = float((history.index[1] - history.index[0]).total_seconds())
     per_day = DAY_SECONDS / step
-    seasonal = len(history) >= 4 * per_day and per_day == round(per_day)
+    fits = per_day == round(per_day) and horizon_ticks + lag_ticks <= per_day  # else yesterday reaches into the future
+    seasonal = len(history) >= 4 * per_day - lag_ticks and fits
     notes = () if seasonal else ("shorter than four days: no daily profile, only the recent level",)
+    if not fits:
+        notes = (
+            "the horizon is longer than a day, or the day no whole number of ticks: no daily profile, only the recent level",
+        )
     need = _reach(step, lag_ticks, seasonal)
     rows = np.arange(need, len(history) - horizon_ticks + 1)
     if len(rows) < 60:
@@ -148,10 +160,12 @@ def roll_daily(
 
     `demand` (n_time,) holds the past and the evaluated ticks. Raises TooShortError as `fit_short_term`.
     """
+    step = float((demand.index[1] - demand.index[0]).total_seconds())
     pieces, day = [], start
     while day <= demand.index[-1]:
         end = day + pd.Timedelta(days=1)
-        past = demand[(demand.index >= day - pd.Timedelta(days=train_days)) & (demand.index < day)]
+        known = day - pd.Timedelta(seconds=lag_ticks * step)  # the newest ticks have not arrived when the day begins
+        past = demand[(demand.index >= known - pd.Timedelta(days=train_days)) & (demand.index < known)]
         model = fit_short_term(past, horizon_ticks=horizon_ticks, lag_ticks=lag_ticks)
         pieces.append(model.roll(demand[(demand.index >= past.index[0]) & (demand.index < end)], day))
         day = end
@@ -215,7 +229,12 @@ def _features(
         return (sums[stop] - sums[stop - width]) / width
 
     base = mean(end, windows[0])
-    common = [level[end - 1] - base, level[end - 2] - base, *(mean(end, w) - base for w in windows[1:]), np.ones(len(rows))]
+    common = [
+        level[end - 1] - base,
+        level[end - 2] - base,
+        *(mean(end, w) - base for w in windows[1:]),
+        np.ones(len(rows)),
+    ]
     features = np.repeat(np.stack(common, axis=-1)[:, None, :], horizon, axis=1)
     if yesterday:
         day = round(DAY_SECONDS / step)

@@ -5,8 +5,6 @@ Each takes the past as a series on a regular UTC index, shape (n_time,), and ret
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import numpy as np
 import pandas as pd
 from statsforecast.models import MSTL, AutoETS
@@ -24,7 +22,9 @@ def seasonal_errors(past: pd.Series, horizon: int, season: int) -> np.ndarray:
     """
     need = 2 * season + horizon
     if len(past) < need:
-        raise TooShortError(f"history: {len(past)} steps; at least {need} are needed for a season of {season} and a horizon of {horizon}.")
+        raise TooShortError(
+            f"history: {len(past)} steps; at least {need} are needed for a season of {season} and a horizon of {horizon}."
+        )
     logs = np.log1p(past.to_numpy(float))
     change = logs[season:] - logs[:-season]
     return np.lib.stride_tricks.sliding_window_view(change, horizon)
@@ -65,8 +65,8 @@ def _statsforecast(
 ) -> Forecast:
     """Fit on logs, read the Gaussian intervals, return to demand; dependence over the horizon from past error vectors."""
     templates = seasonal_errors(past, horizon, season)
-    central: Sequence[float] = [round(100 * (2 * level - 1), 6) for level in LEVELS if level > 0.5]
-    fitted = model.forecast(np.log1p(past.to_numpy(float)), h=horizon, level=list(central))
+    central: list[float] = [round(100 * (2 * level - 1), 6) for level in LEVELS if level > 0.5]
+    fitted = model.forecast(np.log1p(past.to_numpy(float)), h=horizon, level=central)  # type: ignore[arg-type]
     columns = [fitted[f"lo-{c}"] for c in reversed(central)] + [fitted["mean"]] + [fitted[f"hi-{c}"] for c in central]
     top = np.log1p(past.max()) + 3.0  # twenty times the highest demand ever seen: beyond it only overflow is prevented
     quantiles = np.expm1(np.clip(np.sort(np.stack(columns, axis=-1), axis=-1), 0.0, top))[None]

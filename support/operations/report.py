@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import base64
+import contextlib
 import io
 import os
 import sys
@@ -46,7 +47,7 @@ def report_html(telemetry: Telemetry, line: Line) -> str:
         {
             "title": "What each policy would have cost",
             "text": f"All policies met the same {len(line.test):,} intervals, {span}, which the forecaster had not seen. "
-            f"Minute SLO: share of intervals without a drop and with a mean wait of at most {world.slo_wait_seconds:.2g} s. Churn: share of intervals with a change.",
+            f"Minute SLO: share of intervals without a drop and with a mean wait of at most {world.slo_wait_seconds:,.3g} s. Churn: share of intervals with a change.",
             "notes": line.notes,
             "table": table_html(scores, formats=FORMATS),
         },
@@ -80,7 +81,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     out = Path(options.out)
     try:
         print(f"reading {options.source}", flush=True)
-        named = {k: getattr(options, k) for k in ("timestamp_column", "value_column", "resource_column", "timezone", "step_seconds")}
+        named = {
+            k: getattr(options, k)
+            for k in ("timestamp_column", "value_column", "resource_column", "timezone", "step_seconds")
+        }
         extra = {k: v for k, v in named.items() if v is not None}
         if options.duplicates != "refuse":
             extra["duplicates"] = options.duplicates
@@ -105,13 +109,19 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         print("interrupted: nothing was written", file=sys.stderr)
         return 130
-    print(f"{line.decision.action}: {line.decision.servers_now} -> {line.decision.servers} servers. {line.decision.reason}")
-    print(f"done in {time.monotonic() - started:.1f} s. Next: open {out / 'report.html'}; machines read {out / 'decision.json'}")
+    print(
+        f"{line.decision.action}: {line.decision.servers_now} -> {line.decision.servers} servers. {line.decision.reason}"
+    )
+    print(
+        f"done in {time.monotonic() - started:.1f} s. Next: open {out / 'report.html'}; machines read {out / 'decision.json'}"
+    )
     return 0
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="python -m support.operations.report", description="Demand to scaling decision, for one file.")
+    parser = argparse.ArgumentParser(
+        prog="python -m support.operations.report", description="Demand to scaling decision, for one file."
+    )
     parser.add_argument("source", help="path or URL of a CSV or Parquet file, or any source of the book")
     parser.add_argument("--out", default="report", help="folder to write to (default: report)")
     for name, told in (
@@ -122,7 +132,9 @@ def _parser() -> argparse.ArgumentParser:
     ):
         parser.add_argument(f"--{name}", help=told)
     parser.add_argument("--step-seconds", type=float, help="aggregate to this step first")
-    parser.add_argument("--duplicates", choices=["refuse", "sum", "mean", "first"], default="refuse", help="two values at one time")
+    parser.add_argument(
+        "--duplicates", choices=["refuse", "sum", "mean", "first"], default="refuse", help="two values at one time"
+    )
     for name, default, told in (
         ("train-days", 28.0, "days of past to learn from"),
         ("test-days", 7.0, "last days, on which the policies are judged"),
@@ -133,7 +145,9 @@ def _parser() -> argparse.ArgumentParser:
         ("cooldown-seconds", 180.0, "seconds without changes after a change"),
     ):
         parser.add_argument(f"--{name}", type=float, default=default, help=f"{told} (default: {default:g})")
-    parser.add_argument("--servers-now", type=int, help="your servers at the end of the data (default: those of the newsvendor policy)")
+    parser.add_argument(
+        "--servers-now", type=int, help="your servers at the end of the data (default: those of the newsvendor policy)"
+    )
     parser.add_argument("--seed", type=int, default=20261121, help="seed of the sample paths")
     return parser
 
@@ -144,7 +158,10 @@ def _figure(line: Line) -> str:
     use_style()
     figure, axes = plt.subplots()
     recent = line.test.iloc[-max(12, round(7200 / line.environment.tick_seconds)) :]
-    bands = {name: (line.outlook.interval(level)[0][0], line.outlook.interval(level)[1][0]) for name, level in (("90 %", 0.9), ("50 %", 0.5))}
+    bands = {
+        name: (line.outlook.interval(level)[0][0], line.outlook.interval(level)[1][0])
+        for name, level in (("90 %", 0.9), ("50 %", 0.5))
+    }
     fan(axes, line.outlook.timestamps, bands)
     axes.plot(recent.index, recent, color=COLORS["ink"], label="demand")
     axes.plot(line.outlook.timestamps, line.outlook.quantile(0.5)[0], label="median")
@@ -162,7 +179,16 @@ def _scores(line: Line) -> pd.DataFrame:
     """The policies' bills by part and their promises, best first."""
     parts = pd.DataFrame({name: run.costs for name, run in line.runs.items()}).T
     frame = line.table.join(parts).sort_values("cost_usd")
-    columns = ["cost_usd", "servers", "starts", "drops", "dropped_percent", "minute_slo_percent", "churn_percent", "mean_servers"]
+    columns = [
+        "cost_usd",
+        "servers",
+        "starts",
+        "drops",
+        "dropped_percent",
+        "minute_slo_percent",
+        "churn_percent",
+        "mean_servers",
+    ]
     return frame[columns].set_axis(list(FORMATS), axis=1).rename_axis(None).rename_axis("policy", axis=1)
 
 
@@ -170,23 +196,38 @@ def _assumptions(line: Line) -> pd.DataFrame:
     world = line.environment
     rows = [
         ("price of a server (USD/hour)", f"{world.price_server_hour_usd:g}"),
-        ("work of a server (per interval), so that its number just carries the busiest past intervals", f"{world.capacity_per_tick:,.1f}"),
+        (
+            "work of a server (per interval), so that its number just carries the busiest past intervals",
+            f"{world.capacity_per_tick:,.1f}",
+        ),
         ("price of a dropped unit of demand (USD)", f"{world.price_drop_usd:.3g}"),
         ("quantile of demand worth serving at these prices", f"{world.critical_fractile:.2%}"),
         ("boot delay (intervals)", f"{world.boot_delay_ticks}"),
         ("cooldown (intervals)", f"{world.cooldown_ticks}"),
         ("fewest and most servers", f"{world.min_servers} to {world.max_servers}"),
-        ("longest mean wait of a good interval (s)", f"{world.slo_wait_seconds:.2g}"),
+        ("longest mean wait of a good interval (s)", f"{world.slo_wait_seconds:,.3g}"),
     ]
-    options = ["price-server-hour-usd", "servers-at-peak", "drop-cost-ratio", "drop-cost-ratio", "boot-delay-seconds", "cooldown-seconds", "", ""]
+    options = [
+        "price-server-hour-usd",
+        "servers-at-peak",
+        "drop-cost-ratio",
+        "drop-cost-ratio",
+        "boot-delay-seconds",
+        "cooldown-seconds",
+        "",
+        "",
+    ]
     frame = pd.DataFrame(rows, columns=["assumption", "value"])
-    frame["change it with"] = [f"--{name}" if name else "" for name in options]
+    frame["option"] = [f"--{name}" if name else "" for name in options]
     return frame
 
 
 def _write_both(out: Path, page: str, decision: str) -> None:
     """Write both files or neither: to temporary names first, then renamed; BookError if the folder cannot be written."""
-    pairs = [(out / f".{name}.{os.getpid()}", out / name, text) for name, text in (("report.html", page), ("decision.json", decision))]
+    pairs = [
+        (out / f".{name}.{os.getpid()}", out / name, text)
+        for name, text in (("report.html", page), ("decision.json", decision))
+    ]
     try:
         out.mkdir(parents=True, exist_ok=True)
         for temporary, _, text in pairs:
@@ -197,7 +238,8 @@ def _write_both(out: Path, page: str, decision: str) -> None:
         raise BookError(f"{out}: cannot be written ({error.strerror}). Choose another folder with --out.") from None
     finally:
         for temporary, _, _ in pairs:
-            temporary.unlink(missing_ok=True)
+            with contextlib.suppress(OSError):
+                temporary.unlink()
 
 
 if __name__ == "__main__":

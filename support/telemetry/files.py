@@ -46,7 +46,9 @@ def read_table(path: str, *, max_bytes: float = MAX_BYTES) -> pd.DataFrame:
     except SourceError:
         raise
     except Exception as error:  # pandas, pyarrow and zlib raise many kinds; the reader needs one sentence
-        raise SourceError(f"{path}: cannot be read as {PurePosixPath(name).suffix or 'CSV'} ({_short(error)}).") from None
+        raise SourceError(
+            f"{path}: cannot be read as {PurePosixPath(name).suffix or 'CSV'} ({_short(error)})."
+        ) from None
     frame.columns = [str(c).strip() for c in frame.columns]
     if frame.empty:
         raise SourceError(f"{path}: has a header but no rows. Give at least some days of observations.")

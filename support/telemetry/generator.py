@@ -90,7 +90,11 @@ def traffic(model: Traffic, times: pd.DatetimeIndex, *, rng: np.random.Generator
         + np.log1p(model.growth_per_month) * elapsed_months
         + ar1(len(times), model.noise_memory_minutes * 60 / step, model.noise_sd, rng=rng)
         + bursts(
-            len(times), model.bursts_per_day * step / DAY_SECONDS, model.burst_factor, model.burst_minutes * 60 / step, rng=rng
+            len(times),
+            model.bursts_per_day * step / DAY_SECONDS,
+            model.burst_factor,
+            model.burst_minutes * 60 / step,
+            rng=rng,
         )
     )
     return rng.poisson(np.exp(log_rate) * step).astype(float)
@@ -116,11 +120,18 @@ def fleet(n_resources: int, times: pd.DatetimeIndex, *, seed: int) -> tuple[pd.D
         kind = table.loc[workload]
         common = ar1(len(times), 3600 / step * 2, 0.35, rng=rng)
         shape = kind["seasonal"] * (0.5 * day - 0.6 * weekend)
-        burst = bursts(len(times), kind["burst_probability"] * step / DAY_SECONDS, kind["peak_factor"], 1800 / step, rng=rng)
+        burst = bursts(
+            len(times), kind["burst_probability"] * step / DAY_SECONDS, kind["peak_factor"], 1800 / step, rng=rng
+        )
         idle = bursts(len(times), 0.5 * kind["idle_probability"] * step / DAY_SECONDS, 3.0, 7200 / step, rng=rng)
         own = rng.normal(0.0, 0.3)
         cpu = logit(kind["cpu_mean_percent"] / 100) + own + shape + common + 0.6 * burst - idle
-        memory = logit(kind["memory_mean_percent"] / 100) + 0.5 * own + 0.35 * (shape + common) + ar1(len(times), 86400 / step, 0.15, rng=rng)
+        memory = (
+            logit(kind["memory_mean_percent"] / 100)
+            + 0.5 * own
+            + 0.35 * (shape + common)
+            + ar1(len(times), 86400 / step, 0.15, rng=rng)
+        )
         cpu_percent = 100 * expit(cpu)
         network_in = (10 + 0.3 * cpu_percent) * np.exp(ar1(len(times), 1800 / step, 0.2, rng=rng))
         index = pd.MultiIndex.from_product([[name], times], names=["resource_id", "timestamp"])
@@ -139,7 +150,9 @@ def fleet(n_resources: int, times: pd.DatetimeIndex, *, seed: int) -> tuple[pd.D
     return pd.concat(frames), pd.DataFrame(rows, columns=["resource_id", "workload"]).set_index("resource_id")
 
 
-def synthetic(preset: str = "web", *, seed: int, days: int | None = None, step_seconds: float | None = None, n_resources: int = 12) -> Telemetry:
+def synthetic(
+    preset: str = "web", *, seed: int, days: int | None = None, step_seconds: float | None = None, n_resources: int = 12
+) -> Telemetry:
     """Synthetic Telemetry: `web` and `worldcup98` (requests of one service), `fleet` (CPU, memory, network of machines).
 
     Same arguments, same data. Raises SourceError for an unknown preset or sizes that are not positive.
@@ -153,7 +166,9 @@ def synthetic(preset: str = "web", *, seed: int, days: int | None = None, step_s
     model, first, default_days, default_step = PRESETS.get(preset, (Traffic(), "2026-03-02", 28, 300.0))
     days, step = days or default_days, step_seconds or default_step
     if days < 1 or not 1 <= step <= 3600 or n_resources < 1:
-        raise SourceError(f"synthetic:{preset}: days={days}, step_seconds={step}, n_resources={n_resources}; use at least 1, 1 to 3600, at least 1.")
+        raise SourceError(
+            f"synthetic:{preset}: days={days}, step_seconds={step}, n_resources={n_resources}; use at least 1, 1 to 3600, at least 1."
+        )
     times = pd.date_range(first, periods=int(days * DAY_SECONDS // step), freq=pd.Timedelta(seconds=step), tz="UTC")
     source = "synthetic" if preset == "web" else f"synthetic:{preset}"
     if preset == "fleet":

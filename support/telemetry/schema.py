@@ -33,10 +33,17 @@ DERIVED = ("efficiency_score", "is_idle", "is_overprovisioned", "waste_percentag
 
 _SCHEMA = pa.DataFrameSchema(
     {
-        name: pa.Column(float, pa.Check.in_range(low, high, name=f"{name} in {low:g}..{high:g} {unit}"), nullable=True, required=False)
+        name: pa.Column(
+            float,
+            pa.Check.in_range(low, high, name=f"{name} in {low:g}..{high:g} {unit}"),
+            nullable=True,
+            required=False,
+        )
         for name, (unit, low, high, _) in METRICS.items()
     },
-    index=pa.MultiIndex([pa.Index(str, name="resource_id"), pa.Index(pd.DatetimeTZDtype("ns", "UTC"), name="timestamp")]),
+    index=pa.MultiIndex(
+        [pa.Index(str, name="resource_id"), pa.Index(pd.DatetimeTZDtype("ns", "UTC"), name="timestamp")]
+    ),
     strict=True,
 )
 
@@ -82,14 +89,21 @@ class Telemetry:
         if not self.step_seconds > 0:
             raise SchemaError(f"{self.source}: step_seconds is {self.step_seconds}, it must be positive.")
         if list(frame.index.names) != ["resource_id", "timestamp"]:
-            raise SchemaError(f"{self.source}: the index is {list(frame.index.names)}, it must be [resource_id, timestamp].")
+            raise SchemaError(
+                f"{self.source}: the index is {list(frame.index.names)}, it must be [resource_id, timestamp]."
+            )
         if getattr(frame.index.get_level_values(1), "tz", None) is None:
             raise SchemaError(f"{self.source}: timestamps have no timezone. Use tz_localize('UTC').")
         if frame.index.has_duplicates:
             where = frame.index[frame.index.duplicated()][0]
-            raise SchemaError(f"{self.source}: {where[0]} has two rows at {where[1]}. Sum, average or drop one of them.")
+            raise SchemaError(
+                f"{self.source}: {where[0]} has two rows at {where[1]}. Sum, average or drop one of them."
+            )
         if not frame.index.is_monotonic_increasing:
             raise SchemaError(f"{self.source}: rows are not sorted by resource and time. Use sort_index().")
+        unknown = [str(c) for c in frame.columns if c not in METRICS]
+        if unknown:
+            raise SchemaError(f"{self.source}: unknown columns {unknown}. Known columns: {', '.join(METRICS)}.")
         try:
             _SCHEMA.validate(frame)
         except pa.errors.SchemaError as error:
@@ -99,7 +113,9 @@ class Telemetry:
         steps = np.diff(stamps)[np.diff(codes) == 0] / 1e9
         if steps.size and np.abs(steps - self.step_seconds).max() > 1e-6:
             at = frame.index[1:][np.diff(codes) == 0][int(np.abs(steps - self.step_seconds).argmax())]
-            raise SchemaError(f"{self.source}: {at[0]} has a gap or an uneven step before {at[1]}; fill the grid of {self.step_seconds:g} s first.")
+            raise SchemaError(
+                f"{self.source}: {at[0]} has a gap or an uneven step before {at[1]}; fill the grid of {self.step_seconds:g} s first."
+            )
 
     @property
     def metrics(self) -> list[str]:
@@ -162,7 +178,9 @@ class Telemetry:
         """
         ratio = step_seconds / self.step_seconds
         if abs(ratio - round(ratio)) > 1e-9 or ratio < 1:
-            raise SchemaError(f"{self.source}: {step_seconds:g} s is no multiple of the step of {self.step_seconds:g} s.")
+            raise SchemaError(
+                f"{self.source}: {step_seconds:g} s is no multiple of the step of {self.step_seconds:g} s."
+            )
         if round(ratio) == 1:
             return self
         rule = pd.Timedelta(seconds=step_seconds)

@@ -15,7 +15,14 @@ from support.telemetry.traces import list_traces, load_trace
 __all__ = ["load"]
 
 
-def load(source: str, *, seed: int | None = None, step_seconds: float | None = None, max_bytes: float = MAX_BYTES, **options: Any) -> Telemetry:
+def load(
+    source: str,
+    *,
+    seed: int | None = None,
+    step_seconds: float | None = None,
+    max_bytes: float = MAX_BYTES,
+    **options: Any,
+) -> Telemetry:
     """Telemetry from anywhere.
 
     source: `synthetic`, `synthetic:<preset>`; a registered trace (`worldcup98`, `nab:realAWSCloudwatch/...`); a path or URL
@@ -30,7 +37,9 @@ def load(source: str, *, seed: int | None = None, step_seconds: float | None = N
     """
     source = str(source).strip()
     if not source:
-        raise SourceError("source is empty. Give 'synthetic', a trace such as 'worldcup98', or the path of a CSV or Parquet file.")
+        raise SourceError(
+            "source is empty. Give 'synthetic', a trace such as 'worldcup98', or the path of a CSV or Parquet file."
+        )
     kind = source.split(":")[0]
     if kind == "synthetic":
         if seed is None:

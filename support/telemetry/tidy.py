@@ -12,8 +12,32 @@ from support.telemetry.schema import DERIVED, METRICS, Repair, Telemetry
 
 __all__ = ["tidy"]
 
-TIME_NAMES = ("timestamp", "@timestamp", "time", "datetime", "date_time", "date", "ds", "ts", "period", "start_time", "starttime")
-RESOURCE_NAMES = ("resource_id", "resource", "server_id", "server", "host", "hostname", "instance", "instance_id", "vm", "pod", "service")
+TIME_NAMES = (
+    "timestamp",
+    "@timestamp",
+    "time",
+    "datetime",
+    "date_time",
+    "date",
+    "ds",
+    "ts",
+    "period",
+    "start_time",
+    "starttime",
+)
+RESOURCE_NAMES = (
+    "resource_id",
+    "resource",
+    "server_id",
+    "server",
+    "host",
+    "hostname",
+    "instance",
+    "instance_id",
+    "vm",
+    "pod",
+    "service",
+)
 SYNONYMS = {
     "requests": ("count", "hits", "request_count", "invocations", "demand", "arrivals", "load"),
     "cpu_utilization": ("cpu", "cpu_usage", "cpu_percent", "cpu_p95", "cpuutilization"),
@@ -61,14 +85,18 @@ def tidy(
     _count(repairs, "rows without a usable time or value dropped", int((~usable).sum()))
     frame = frame[usable]
     if len(frame) < MIN_ROWS:
-        raise TooShortError(f"{source}: {len(frame)} usable rows; at least {MIN_ROWS} are needed, some days for a forecast.")
+        raise TooShortError(
+            f"{source}: {len(frame)} usable rows; at least {MIN_ROWS} are needed, some days for a forecast."
+        )
     frame = _unique(frame, duplicates, source, repairs)
     step = _step_seconds(frame, source)
     pieces = [_grid(part, step, fill, max_gap_seconds, source, repairs) for _, part in frame.groupby("resource_id")]
     observations = pd.concat(pieces).sort_index()
     for rate in [c for c in values if c in RATES]:
         observations["requests"] = observations.pop(rate) * step
-        repairs.append(Repair(f"'{values[rate]}' taken as requests/s and multiplied by the step of {step:g} s", len(observations)))
+        repairs.append(
+            Repair(f"'{values[rate]}' taken as requests/s and multiplied by the step of {step:g} s", len(observations))
+        )
     merged: dict[str, int] = {}
     for repair in repairs:
         merged[repair.what] = merged.get(repair.what, 0) + repair.count
@@ -95,13 +123,17 @@ def _time_column(table: pd.DataFrame, wanted: str | None, source: str) -> str:
     parsed = [c for c in columns if not pd.api.types.is_numeric_dtype(table[c]) and _looks_like_time(table[c])]
     if len(parsed) == 1:
         return parsed[0]
-    found = f"more than one column holds dates ({parsed})" if parsed else f"no column holds timestamps (columns: {columns})"
+    found = (
+        f"more than one column holds dates ({parsed})" if parsed else f"no column holds timestamps (columns: {columns})"
+    )
     raise SchemaError(f"{source}: {found}. Name it with timestamp_column.")
 
 
 def _looks_like_time(column: pd.Series) -> bool:
     head = column.dropna().head(50)
-    return bool(len(head)) and bool(pd.to_datetime(head, errors="coerce", utc=True, format="mixed").notna().mean() > 0.9)
+    return bool(len(head)) and bool(
+        pd.to_datetime(head, errors="coerce", utc=True, format="mixed").notna().mean() > 0.9
+    )
 
 
 def _canonical(name: str) -> str | None:
@@ -117,7 +149,9 @@ def _value_columns(
     """Canonical metric -> column of the table."""
     columns = [str(c) for c in table.columns if c != time_name]
     if metric is not None and metric not in METRICS:
-        raise SchemaError(f"{source}: no metric {metric!r}. Use one of {', '.join(m for m in METRICS if m not in DERIVED)}.")
+        raise SchemaError(
+            f"{source}: no metric {metric!r}. Use one of {', '.join(m for m in METRICS if m not in DERIVED)}."
+        )
     if wanted is not None:
         if wanted not in columns:
             raise SchemaError(f"{source}: no column {wanted!r}; there are {columns}.")
@@ -131,7 +165,9 @@ def _value_columns(
         return known
     numeric = [c for c in columns if _is_numeric(table[c]) and c.lower() not in RESOURCE_NAMES]
     if not numeric:
-        raise SchemaError(f"{source}: no numeric column beside {time_name!r} (columns: {columns}). Name one with value_column.")
+        raise SchemaError(
+            f"{source}: no numeric column beside {time_name!r} (columns: {columns}). Name one with value_column."
+        )
     chosen = known[metric] if metric in known else numeric[0]
     repairs.append(Repair(f"column '{chosen}' taken as {metric or 'requests'}", len(table)))
     return {metric or "requests": chosen}
@@ -157,12 +193,16 @@ def _timestamps(column: pd.Series, timezone: str | None, source: str, repairs: l
         size = float(column.abs().median())
         unit = next((u for u, top in (("s", 1e11), ("ms", 1e14), ("us", 1e17)) if size < top), "ns")
         if size < 1e8:
-            raise SchemaError(f"{source}: {column.name!r} holds numbers around {size:g}, which are no epoch times. Name the timestamp_column.")
+            raise SchemaError(
+                f"{source}: {column.name!r} holds numbers around {size:g}, which are no epoch times. Name the timestamp_column."
+            )
         repairs.append(Repair(f"timestamps read as epoch {unit} in UTC", len(column)))
         return pd.to_datetime(column, unit=unit, utc=True, errors="coerce").dt.as_unit("ns")
     text = column.astype(str).str.strip() if column.dtype == object else column
-    aware = getattr(column.dt, "tz", None) is not None if pd.api.types.is_datetime64_any_dtype(column) else bool(
-        text.head(100).str.contains(r"(?:Z|[+-]\d{2}:?\d{2})$", regex=True).mean() > 0.5
+    aware = (
+        getattr(column.dt, "tz", None) is not None
+        if pd.api.types.is_datetime64_any_dtype(column)
+        else bool(text.head(100).str.contains(r"(?:Z|[+-]\d{2}:?\d{2})$", regex=True).mean() > 0.5)
     )
     try:
         parsed = pd.to_datetime(text, utc=True, errors="raise")
@@ -171,17 +211,23 @@ def _timestamps(column: pd.Series, timezone: str | None, source: str, repairs: l
     bad = parsed.isna()
     if bad.mean() > 0.01:
         where = int(np.flatnonzero(bad.to_numpy())[0])
-        raise SchemaError(f"{source}: row {where + 2} of {column.name!r} is no timestamp: {str(column.iloc[where])[:40]!r} ({int(bad.sum())} such rows).")
+        raise SchemaError(
+            f"{source}: row {where + 2} of {column.name!r} is no timestamp: {str(column.iloc[where])[:40]!r} ({int(bad.sum())} such rows)."
+        )
     _count(repairs, "timestamps that could not be read", int(bad.sum()))
     if not aware:
         if timezone is None:
             repairs.append(Repair("timestamps carry no timezone, taken as UTC", len(column)))
         else:
             try:
-                local = parsed.dt.tz_localize(None).dt.tz_localize(timezone, ambiguous="NaT", nonexistent="shift_forward")
+                local = parsed.dt.tz_localize(None).dt.tz_localize(
+                    timezone, ambiguous="NaT", nonexistent="shift_forward"
+                )
             except (KeyError, ValueError, OSError):
                 raise SchemaError(f"{source}: no timezone {timezone!r}. Use a name such as Europe/Paris.") from None
-            _count(repairs, "timestamps in the hour that the clock repeats, dropped", int(local.isna().sum() - bad.sum()))
+            _count(
+                repairs, "timestamps in the hour that the clock repeats, dropped", int(local.isna().sum() - bad.sum())
+            )
             repairs.append(Repair(f"timestamps converted from {timezone} to UTC", len(column)))
             parsed = local.dt.tz_convert("UTC")
     return parsed.dt.as_unit("ns")
@@ -192,11 +238,15 @@ def _numbers(column: pd.Series, metric: str, name: str, source: str, repairs: li
     garbage = numbers.isna() & column.notna()
     if garbage.mean() > 0.01:
         where = int(np.flatnonzero(garbage.to_numpy())[0])
-        raise SchemaError(f"{source}: row {where + 2} of {name!r} is no number: {str(column.iloc[where])[:40]!r} ({int(garbage.sum())} such rows).")
+        raise SchemaError(
+            f"{source}: row {where + 2} of {name!r} is no number: {str(column.iloc[where])[:40]!r} ({int(garbage.sum())} such rows)."
+        )
     _count(repairs, f"values of '{name}' that are no numbers, treated as missing", int(garbage.sum()))
     if (numbers < 0).any():
         where = int(np.flatnonzero((numbers < 0).to_numpy())[0])
-        raise SchemaError(f"{source}: row {where + 2} of {name!r} is negative ({numbers.iloc[where]:g}); {metric} cannot be. Remove or mend it.")
+        raise SchemaError(
+            f"{source}: row {where + 2} of {name!r} is negative ({numbers.iloc[where]:g}); {metric} cannot be. Remove or mend it."
+        )
     return numbers
 
 
@@ -224,18 +274,26 @@ def _step_seconds(frame: pd.DataFrame, source: str) -> float:
     gaps = frame.groupby("resource_id")["timestamp"].diff().dt.total_seconds().dropna()
     step = float(max(np.round(gaps.median()), 1.0)) if len(gaps) else 0.0
     if step > 30:  # 299 s and 301 s are a sloppy five minutes
-        step = float(min((c for c in (60, 120, 300, 600, 900, 1800, 3600, 7200, 86400)), key=lambda c: abs(c - step))) if any(
-            abs(c - step) <= 0.02 * c for c in (60, 120, 300, 600, 900, 1800, 3600, 7200, 86400)
-        ) else step
+        step = (
+            float(min((c for c in (60, 120, 300, 600, 900, 1800, 3600, 7200, 86400)), key=lambda c: abs(c - step)))
+            if any(abs(c - step) <= 0.02 * c for c in (60, 120, 300, 600, 900, 1800, 3600, 7200, 86400))
+            else step
+        )
     if not LOWEST_STEP_SECONDS <= step <= HIGHEST_STEP_SECONDS:
-        raise SchemaError(f"{source}: the median step is {step:g} s; between 1 s and 1 day is understood. Aggregate the rows to intervals first.")
+        raise SchemaError(
+            f"{source}: the median step is {step:g} s; between 1 s and 1 day is understood. Aggregate the rows to intervals first."
+        )
     even = np.abs(gaps / step - np.round(gaps / step)) < 0.25
     if even.mean() < 0.8 or (gaps < 0.5 * step).mean() > 0.1:
-        raise SchemaError(f"{source}: timestamps are uneven (median step {step:g} s), like single events. Count them per interval first.")
+        raise SchemaError(
+            f"{source}: timestamps are uneven (median step {step:g} s), like single events. Count them per interval first."
+        )
     return step
 
 
-def _grid(part: pd.DataFrame, step: float, fill: str, max_gap: float, source: str, repairs: list[Repair]) -> pd.DataFrame:
+def _grid(
+    part: pd.DataFrame, step: float, fill: str, max_gap: float, source: str, repairs: list[Repair]
+) -> pd.DataFrame:
     """One resource on the grid of multiples of `step` since the epoch, gaps filled and flagged."""
     name = part["resource_id"].iloc[0]
     step_ns = int(step * 1e9)
@@ -249,7 +307,9 @@ def _grid(part: pd.DataFrame, step: float, fill: str, max_gap: float, source: st
     frame = combined.reindex(np.arange(slots.min(), slots.max() + 1))
     missing = frame.isna().any(axis=1)
     if missing.mean() > 0.5:
-        raise SchemaError(f"{source}: {missing.mean():.0%} of the intervals of {step:g} s are missing for {name}. Check the step or the dates.")
+        raise SchemaError(
+            f"{source}: {missing.mean():.0%} of the intervals of {step:g} s are missing for {name}. Check the step or the dates."
+        )
     if missing.any():
         _fill(frame, missing.to_numpy(), step, fill, max_gap, repairs)
     frame.index = pd.MultiIndex.from_product(
@@ -258,7 +318,9 @@ def _grid(part: pd.DataFrame, step: float, fill: str, max_gap: float, source: st
     return frame
 
 
-def _fill(frame: pd.DataFrame, missing: np.ndarray, step: float, fill: str, max_gap: float, repairs: list[Repair]) -> None:
+def _fill(
+    frame: pd.DataFrame, missing: np.ndarray, step: float, fill: str, max_gap: float, repairs: list[Repair]
+) -> None:
     runs = np.cumsum(np.diff(missing.astype(int), prepend=0) == 1) * missing
     length = np.bincount(runs)[runs] * step
     long = missing & (length > max_gap)
@@ -275,4 +337,8 @@ def _fill(frame: pd.DataFrame, missing: np.ndarray, step: float, fill: str, max_
         return
     frame["quality_flag"] = missing.astype(float)
     _count(repairs, f"missing intervals interpolated (gaps up to {max_gap / 60:g} min)", int((missing & ~long).sum()))
-    _count(repairs, f"missing intervals taken from the same time of a nearby day (gaps over {max_gap / 60:g} min)", int(long.sum()))
+    _count(
+        repairs,
+        f"missing intervals taken from the same time of a nearby day (gaps over {max_gap / 60:g} min)",
+        int(long.sum()),
+    )

@@ -46,14 +46,20 @@ def fetch(name: str) -> Path:
     table = list_traces()
     rows = table[(table["dataset"] == dataset) & (table["file"] == file)]
     if rows.empty:
-        raise SourceError(f"{name}: no such file in the registry of traces. Datasets: {', '.join(sorted(set(table['dataset'])))}.")
+        raise SourceError(
+            f"{name}: no such file in the registry of traces. Datasets: {', '.join(sorted(set(table['dataset'])))}."
+        )
     row, mirror = rows.iloc[0], _mirror()
     if mirror is not None:
         path = mirror / dataset / file
         if not path.exists():
-            raise TraceUnavailableError(f"{name}: is not in the mirror BOOK_DATA={mirror}. Copy it there from {row['url']}.")
+            raise TraceUnavailableError(
+                f"{name}: is not in the mirror BOOK_DATA={mirror}. Copy it there from {row['url']}."
+            )
         if pooch.file_hash(str(path)) != row["sha256"]:
-            raise SourceError(f"{path}: its SHA-256 is not that of the registry; the file is damaged or another version.")
+            raise SourceError(
+                f"{path}: its SHA-256 is not that of the registry; the file is damaged or another version."
+            )
         return path
     try:
         return Path(
@@ -91,7 +97,13 @@ def load_trace(source: str) -> Telemetry:
     frame = read_table(str(path))
     if source == "worldcup98":
         telemetry = tidy(
-            frame, source=source, provenance=provenance, timestamp_column="period", value_column="count", metric="requests", fill="zero"
+            frame,
+            source=source,
+            provenance=provenance,
+            timestamp_column="period",
+            value_column="count",
+            metric="requests",
+            fill="zero",
         )
         return telemetry
     return _nab(frame, source, provenance)
@@ -104,13 +116,25 @@ def _nab(frame: pd.DataFrame, source: str, provenance: str) -> Telemetry:
         stamps = pd.to_datetime(frame["timestamp"])
         frame["value"] = frame["value"] * 8 / 1e6 / stamps.diff().dt.total_seconds().median()
     telemetry = tidy(
-        frame, source=source, provenance=provenance, timestamp_column="timestamp", value_column="value", metric=metric, duplicates="mean"
+        frame,
+        source=source,
+        provenance=provenance,
+        timestamp_column="timestamp",
+        value_column="value",
+        metric=metric,
+        duplicates="mean",
     )
     if metric != "network_in_mbps":
         return telemetry
     note = Repair("bytes per interval converted to Mbit/s", len(frame))
     return Telemetry(
-        telemetry.observations, telemetry.step_seconds, source, provenance, False, telemetry.resources, (*telemetry.repairs, note)
+        telemetry.observations,
+        telemetry.step_seconds,
+        source,
+        provenance,
+        False,
+        telemetry.resources,
+        (*telemetry.repairs, note),
     )
 
 
@@ -120,7 +144,9 @@ def _file_of(source: str) -> str:
         return f"{dataset}/{MAIN_FILE[dataset]}"
     if dataset == "nab" and rest:
         return f"nab/{rest.removesuffix('.csv')}.csv"
-    raise SourceError(f"{source}: no such trace. Use worldcup98 or nab:<folder>/<series>, for example nab:realAWSCloudwatch/ec2_cpu_utilization_5f5533.")
+    raise SourceError(
+        f"{source}: no such trace. Use worldcup98 or nab:<folder>/<series>, for example nab:realAWSCloudwatch/ec2_cpu_utilization_5f5533."
+    )
 
 
 def _mirror() -> Path | None:

@@ -21,7 +21,9 @@ def demand(seed=0, days=9):
 
 def play(series, policy, world=WORLD):
     start = series.index[START]
-    rolling = roll_daily(series, start, train_days=5, horizon_ticks=world.boot_delay_ticks + 1, lag_ticks=world.metric_lag_ticks)
+    rolling = roll_daily(
+        series, start, train_days=5, horizon_ticks=world.boot_delay_ticks + 1, lag_ticks=world.metric_lag_ticks
+    )
     return simulate(series[series.index >= start], policy, world, forecast=rolling, initial_servers=9).ticks
 
 
@@ -56,8 +58,12 @@ def rolling_of(quantiles, levels, mean=None, lag=0):
 
 
 def test_newsvendor_by_hand():
-    world = Environment(tick_seconds=60, service_rate_rps=1.0, boot_delay_ticks=1, price_drop_usd=1.0, price_server_hour_usd=900.0)
-    assert world.critical_fractile == pytest.approx(0.75)  # a server-minute costs 15 USD, the 60 requests it serves are worth 60
+    world = Environment(
+        tick_seconds=60, service_rate_rps=1.0, boot_delay_ticks=1, price_drop_usd=1.0, price_server_hour_usd=900.0
+    )
+    assert world.critical_fractile == pytest.approx(
+        0.75
+    )  # a server-minute costs 15 USD, the 60 requests it serves are worth 60
     rolling = rolling_of([[[100, 200], [120, 260]], [[0, 10], [0, 5]], [[60, 60], [60, 61]]], [0.5, 0.75])
     wanted, reason = Newsvendor().prepare(world, rolling)
     assert wanted.tolist() == [5, 1, 2] and reason.startswith("75.0%")

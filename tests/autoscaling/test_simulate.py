@@ -61,7 +61,11 @@ def naive(demand, wanted, world, first):
         backlog = min(offered - done, world.queue_limit)
         lost = offered - done - backlog
         hours = world.tick_seconds / 3600
-        bill += len(servers) * world.price_server_hour_usd * hours + up * world.price_start_usd + down * world.price_stop_usd
+        bill += (
+            len(servers) * world.price_server_hour_usd * hours
+            + up * world.price_start_usd
+            + down * world.price_stop_usd
+        )
         bill += lost * world.price_drop_usd + backlog * world.price_wait_hour_usd * hours
         ticks.append((active, len(servers) - active, up, down, done, lost, backlog))
     return ticks, bill
@@ -154,13 +158,19 @@ def test_scaling_down_cancels_the_youngest_booting_server_before_any_active_one(
 
 
 def test_a_random_boot_delay_belongs_to_the_order_and_keeps_its_mean():
-    world = Environment(tick_seconds=60, service_rate_rps=1, boot_delay_ticks=20, boot_delay_sigma=0.5, max_servers=9, min_servers=0)
+    world = Environment(
+        tick_seconds=60, service_rate_rps=1, boot_delay_ticks=20, boot_delay_sigma=0.5, max_servers=9, min_servers=0
+    )
     waits = []
     for seed in range(200):
-        run = simulate(trace(np.ones(200)), Script((4,) * 200), world, initial_servers=0, rng=np.random.default_rng(seed))
+        run = simulate(
+            trace(np.ones(200)), Script((4,) * 200), world, initial_servers=0, rng=np.random.default_rng(seed)
+        )
         assert set(run.ticks["servers"]) <= {0, 4}  # one order, one delay
         waits.append(int((run.ticks["servers"] == 0).sum()))
-    assert abs(np.mean(waits) - 20.5) < 4 * np.std(waits) / math.sqrt(200)  # rounded up to whole ticks: half a tick more
+    assert abs(np.mean(waits) - 20.5) < 4 * np.std(waits) / math.sqrt(
+        200
+    )  # rounded up to whole ticks: half a tick more
     with pytest.raises(SchemaError, match="rng"):
         simulate(trace(np.ones(9)), Static(1), world)
 
@@ -169,7 +179,9 @@ def guarded_sequences(n_time, most):
     return itertools.product(range(most + 1), repeat=n_time)
 
 
-@pytest.mark.parametrize(("delay", "cooldown", "queue"), [(0, 0, 0.0), (1, 0, 0.0), (1, 1, 40.0), (2, 0, 40.0), (2, 2, 0.0)])
+@pytest.mark.parametrize(
+    ("delay", "cooldown", "queue"), [(0, 0, 0.0), (1, 0, 0.0), (1, 1, 40.0), (2, 0, 40.0), (2, 2, 0.0)]
+)
 def test_no_policy_beats_the_enumerated_optimum(delay, cooldown, queue):
     world = Environment(
         tick_seconds=60, service_rate_rps=1, boot_delay_ticks=delay, cooldown_ticks=cooldown, queue_limit=queue, min_servers=0,
@@ -196,7 +208,9 @@ def test_erlang_c_against_the_sum_and_the_queue_of_one_server():
 
 @given(st.integers(-5, 40), st.integers(0, 30), st.integers(0, 3))
 def test_guard_respects_bounds_and_steps(desired, total, left):
-    world = Environment(tick_seconds=60, service_rate_rps=1, min_servers=1, max_servers=20, max_step_up=4, max_step_down=3)
+    world = Environment(
+        tick_seconds=60, service_rate_rps=1, min_servers=1, max_servers=20, max_step_up=4, max_step_down=3
+    )
     allowed = guard(desired, total, left, world)
     if left:
         assert allowed == total

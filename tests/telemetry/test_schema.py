@@ -122,12 +122,16 @@ def test_demand_sums_the_resources(rows):
 
 @settings(deadline=None, max_examples=50)
 @given(
-    values=st.lists(st.tuples(NUMBERS, st.floats(0, 100), NUMBERS, st.sampled_from([0.0, 1.0, 2.0])), min_size=12, max_size=60),
+    values=st.lists(
+        st.tuples(NUMBERS, st.floats(0, 100), NUMBERS, st.sampled_from([0.0, 1.0, 2.0])), min_size=12, max_size=60
+    ),
     ratio=st.integers(2, 6),
     offset=st.integers(0, 5),
 )
 def test_resample_against_a_loop(values, ratio, offset):
-    columns = dict(zip(["requests", "cpu_utilization", "queue_length", "quality_flag"], np.array(values).T, strict=True))
+    columns = dict(
+        zip(["requests", "cpu_utilization", "queue_length", "quality_flag"], np.array(values).T, strict=True)
+    )
     first = pd.Timestamp("2026-01-01") + offset * pd.Timedelta("60s")
     telemetry = Telemetry(frame(columns, first=first, ids=("a", "b")), 60.0)
     origin = telemetry.observations.loc["a"].index[0].value // 60_000_000_000
@@ -165,7 +169,9 @@ def test_resample_refuses():
 
 
 def test_quality_report():
-    telemetry = Telemetry(frame({"requests": [1, np.nan, 3], "quality_flag": [0, 1, 0]}), 60.0, repairs=(Repair("rows read", 3),))
+    telemetry = Telemetry(
+        frame({"requests": [1, np.nan, 3], "quality_flag": [0, 1, 0]}), 60.0, repairs=(Repair("rows read", 3),)
+    )
     report = telemetry.quality_report().set_index("what")["rows"]
     assert report.to_dict() == {"rows read": 3, "observations after loading": 3, "values still missing": 1}
 

@@ -1,0 +1,105 @@
+"""Scores of hand-made runs against loops, and the bootstrap interval."""
+
+import math
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from support.autoscaling import Environment, Reactive, Run, Static, cost_difference, score, score_table, simulate
+
+WORLD = Environment(tick_seconds=60, service_rate_rps=1.0, slo_wait_seconds=0.5)
+
+
+def trace(values, tick=60):
+    index = pd.date_range("2026-01-01", periods=len(values), freq=f"{tick}s", tz="UTC")
+    return pd.Series(np.asarray(values, dtype=float), index=index, name="requests")
+
+
+def hand_made():
+    index = trace(range(4)).index
+    ticks = pd.DataFrame(
+        {
+            "arrivals": [60.0, 150.0, 0.0, 90.0], "served": [60.0, 120.0, 0.0, 90.0], "dropped": [0.0, 30.0, 0.0, 0.0],
+            "queue": 0.0, "servers": [1, 2, 2, 3], "booting": 0, "started": [0, 1, 0, 1], "stopped": [0, 0, 0, 0],
+            "wait_seconds": [0.1, 0.0, 0.0, 0.9], "cost_usd": [1.0, 2.0, 3.0, 4.0], "reason": "x",
+        },
+        index=index,
+    )  # fmt: skip
+    return Run("hand", WORLD, ticks, {"servers": 7.0, "drops": 3.0})
+
+
+def test_a_hand_made_run():
+    got = score(hand_made())
+    assert got["cost_usd"] == 10
+    assert got["dropped_percent"] == pytest.approx(100 * 30 / 300)
+    assert got["late_percent"] == pytest.approx(100 * 90 / 300)
+    assert got["request_slo_percent"] == pytest.approx(60.0)
+    assert got["minute_slo_percent"] == 50.0  # the second drops, the fourth waits
+    assert got["churn_percent"] == 50.0
+    assert got["starts_per_day"] == pytest.approx(2 * 360)
+    assert got["mean_servers"] == 2.0
+    assert got["slack_percent"] == pytest.approx(100 * (1 - 270 / (8 * 60)))
+    assert got["under_percent"] == pytest.approx(100 * (0 + 1 / 3 + 0 + 0) / 4)  # needs 1, 3, 0, 2 servers
+    assert got["over_percent"] == pytest.approx(100 * (0 + 0 + 2 / 1 + 1 / 2) / 4)
+
+
+def test_thetas_by_loop():
+    demand = np.random.default_rng(2).uniform(0, 500, 300)
+    run = simulate(trace(demand), Reactive(0.6), WORLD)
+    under = over = 0.0
+    for arrivals, have in zip(demand, run.ticks["servers"], strict=True):
+        need = math.ceil(arrivals / 60)
+        under += max(need - have, 0) / max(need, 1)
+        over += max(have - need, 0) / max(need, 1)
+    got = score(run)
+    assert got["under_percent"] == pytest.approx(100 * under / 300) and got["over_percent"] == pytest.approx(
+        100 * over / 300
+    )
+    assert got["request_slo_percent"] == pytest.approx(100 - got["dropped_percent"] - got["late_percent"])
+
+
+def test_a_trace_without_requests_has_no_nan():
+    got = score(simulate(trace(np.zeros(50)), Static(1), WORLD))
+    assert (
+        all(math.isfinite(v) for v in got.values())
+        and got["request_slo_percent"] == 100
+        and got["minute_slo_percent"] == 100
+    )
+
+
+def test_table_keeps_the_order():
+    runs = [simulate(trace(np.full(50, 90.0)), p, WORLD) for p in (Static(2), Reactive(0.7, "r"))]
+    table = score_table(runs)
+    assert table.index.tolist() == ["static", "r"] and table.loc["r"].to_dict() == score(runs[1])
+
+
+def daily(costs, noise, rng):
+    """A run of 24 ticks a day with the given daily costs."""
+    spread = np.repeat(np.asarray(costs) / 24, 24) * np.exp(noise * rng.normal(size=24 * len(costs)))
+    ticks = pd.DataFrame({"cost_usd": spread}, index=trace(spread, 3600).index)
+    return Run("x", WORLD, ticks, {"servers": float(spread.sum())})
+
+
+def test_bootstrap_covers_a_known_saving_as_often_as_it_says():
+    rng = np.random.default_rng(8)
+    hits = 0
+    for _ in range(150):
+        base = rng.gamma(20, 5, 30)
+        a, b = daily(base * 0.8 * np.exp(0.1 * rng.normal(size=30)) / np.exp(0.005), 0.0, rng), daily(base, 0.0, rng)
+        estimate, low, high = cost_difference(a, b, rng=rng, n_draws=300)
+        assert low <= estimate <= high and estimate == pytest.approx(1 - a.cost_usd / b.cost_usd)
+        hits += low <= 0.2 <= high
+    assert 0.8 <= hits / 150 <= 0.97
+
+
+def test_bootstrap_pairs_the_days():
+    rng = np.random.default_rng(8)
+    base = rng.gamma(1, 100, 20)  # days differ wildly, the saving does not
+    estimate, low, high = cost_difference(daily(0.7 * base, 0, rng), daily(base, 0, rng), rng=rng)
+    assert (estimate, low, high) == pytest.approx((0.3, 0.3, 0.3))
+
+
+def test_one_day_says_nothing():
+    rng = np.random.default_rng(8)
+    assert cost_difference(daily([5.0], 0, rng), daily([10.0], 0, rng), rng=rng) == (0.5, -np.inf, np.inf)
