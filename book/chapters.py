@@ -17,7 +17,6 @@ from nbformat import NotebookNode
 __all__ = ["ROOT", "Chapter", "chapters", "parameters", "to_notebook"]
 
 ROOT = Path(__file__).resolve().parent.parent
-NOTEBOOK_METADATA = "all,-papermill,-widgets,-language_info,-jupytext.text_representation.jupytext_version"
 
 
 @dataclass(frozen=True)
@@ -71,7 +70,7 @@ def to_notebook(source: Path) -> NotebookNode:
     The page's `numbering`, `title` and so on stay in the notebook's metadata, where mystmd reads them.
     """
     notebook = jupytext.read(source, fmt="md:myst")
-    notebook.metadata["jupytext"] = {"formats": "ipynb,md:myst", "notebook_metadata_filter": NOTEBOOK_METADATA}
+    notebook.metadata["jupytext"] = {"formats": "ipynb,md:myst"}
     for position, cell in enumerate(notebook.cells):
         cell["id"] = f"{source.stem[:40]}-{position:03d}"
         if cell.cell_type == "code":

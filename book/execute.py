@@ -163,10 +163,12 @@ def _problems(target: Path, run: subprocess.CompletedProcess[str]) -> list[str]:
 
 
 def _strip_timings(target: Path, chapter: Chapter) -> None:
-    """Drop papermill's timings and temporary paths, so that what is published depends on the run's results only."""
+    """Drop papermill's timings and mend relative paths, so that what is published depends on the run's results only."""
     notebook = nbformat.read(target, as_version=4)
     notebook.metadata.pop("papermill", None)
     notebook.metadata["jupytext"] = to_notebook(chapter.source).metadata["jupytext"]
+    if thumbnail := notebook.metadata.get("thumbnail"):  # relative to the source, and mystmd looks from here
+        notebook.metadata["thumbnail"] = os.path.relpath(chapter.source.parent / thumbnail, target.parent)
     for cell in notebook.cells:
         cell.metadata.pop("papermill", None)
         cell.metadata.pop("execution", None)

@@ -58,7 +58,7 @@ def use_style() -> None:
             "lines.linewidth": 1.8,
             "font.size": 10.5,
             "legend.frameon": False,
-            "date.autoformatter.hour": "%H:%M",
+            "date.converter": "concise",
         }
     )
 

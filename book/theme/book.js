@@ -232,6 +232,7 @@
   field.addEventListener("keydown", (event) => {
     if (event.key === "ArrowDown") { event.preventDefault(); pick(chosen + 1); }
     else if (event.key === "ArrowUp") { event.preventDefault(); pick(chosen - 1); }
+    else if (event.key === "Escape") { event.preventDefault(); dialog.close(); }
     else if (event.key === "Enter") { event.preventDefault(); $$("a", list)[chosen]?.click(); }
   });
   list.addEventListener("click", (event) => event.target.closest("a") && dialog.close());
@@ -247,5 +248,8 @@
       if (root.classList.contains("b-drawer")) { drawer(false); menu.focus(); }
     }
   });
-  if (/Mac|iPhone|iPad/.test(navigator.platform)) $(".b-find kbd").textContent = "⌘ K";
+  if (/Mac|iPhone|iPad/.test(navigator.platform)) {
+    $(".b-find kbd").textContent = "⌘ K";
+    $(".b-find").setAttribute("aria-label", "Search ⌘ K");
+  }
 })();

@@ -25,6 +25,8 @@ def block(page: Page, node: Node) -> str:
         page.alt = alt
     inner = page.children(node)
     page.alt = ""
+    if inner and "injected-parameters" in (node.get("data") or {}).get("tags", []):
+        inner = f'<p class="b-injected">Parameters of the run that made this page:</p>{inner}'
     if not inner:
         return ""
     if node.get("visibility") == "hide":

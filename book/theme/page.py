@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from pathlib import PurePosixPath
 from typing import TYPE_CHECKING, Any
 
 from book.theme.blocks import BLOCKS
@@ -52,6 +53,12 @@ class Page:
         """True for a page made from a notebook."""
         return self.data.get("kind") == "Notebook"
 
+    @property
+    def number(self) -> str:
+        """The chapter's number: that of its notebook (`12_policies.ipynb` is 12), else the one that mystmd counted."""
+        leading = re.match(r"0*(\d+)_", PurePosixPath(self.location).name) if self.is_notebook else None
+        return leading.group(1) if leading else str(self.matter.get("enumerator") or "")
+
     def problem(self, what: str) -> None:
         """Record what must stop the build."""
         self.site.problems.add(self.location.lstrip("/") or self.slug, what)
@@ -99,9 +106,10 @@ class Page:
     def asset(self, url: str) -> str:
         """The relative address of a file of the book; the file is copied into the site."""
         name = url.lstrip("/")
-        if not self.site.use_asset(name):
+        published = self.site.use_asset(name)
+        if published is None:
             self.problem(f"file {url!r} is missing from the site's content")
-        return f"{ROOT}build/{name}"
+        return f"{ROOT}build/{published}"
 
     def size_of(self, url: str) -> str:
         """`width` and `height` attributes of a PNG or SVG file, so that the page does not jump while it loads."""

@@ -41,7 +41,7 @@ class Site:
         self.pages = {slug: Page(self, self._load(slug)) for slug in self.slugs}
         self.previews: dict[tuple[str, str], str] = {}
         self.wanted: set[tuple[str, str]] = set()
-        self.used: set[str] = set()
+        self.used: dict[str, str] = {}
         self.made: dict[str, bytes] = {}
         self.formulas: list[tuple[str, str, bool]] = []
 
@@ -100,10 +100,20 @@ class Site:
 
     # Files beside the pages
 
-    def use_asset(self, name: str) -> bool:
-        """Mark a file of the content for copying; False if there is none."""
-        self.used.add(name)
-        return (self.source / "public" / name).is_file()
+    def use_asset(self, name: str) -> str | None:
+        """Mark a file of the content for copying; returns its published name, or None if there is no such file.
+
+        mystmd puts a hash of the file's path into the name; the published name has one of its content, so that two
+        machines publish the same bytes.
+        """
+        if name not in self.used:
+            file = self.source / "public" / name
+            if not file.is_file():
+                return None
+            stem = re.sub(r"-?[0-9a-f]{32}$", "", file.stem)
+            digest = hashlib.sha256(file.read_bytes()).hexdigest()[:16]
+            self.used[name] = f"{stem}-{digest}{file.suffix}" if stem else digest + file.suffix
+        return self.used[name]
 
     def read_asset(self, name: str) -> str:
         """The text of a file of the content."""
@@ -111,7 +121,7 @@ class Site:
 
     def write_asset(self, content: bytes, suffix: str) -> str:
         """Keep `content` as a file of the site, named by its hash; returns its address."""
-        name = hashlib.sha256(content).hexdigest()[:32] + suffix
+        name = hashlib.sha256(content).hexdigest()[:16] + suffix
         self.made[name] = content
         return f"{ROOT}build/{name}"
 
@@ -119,7 +129,7 @@ class Site:
         """Width and height in pixels of a PNG or an SVG that states them."""
         file = self.source / "public" / name
         if file.suffix == ".png" and file.is_file():
-            head = file.open("rb").read(24)
+            head = file.read_bytes()[:24]
             width, height = struct.unpack(">II", head[16:24])
             return width, height
         if file.suffix == ".svg" and file.is_file():

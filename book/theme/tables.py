@@ -43,6 +43,8 @@ def finish_table(table: str) -> str:
             tag, given, inner = cell.groups()
             if tag == "th" and not _words(inner):
                 tag, given = "td", re.sub(r'\s*scope="[^"]*"', "", given)
+            if tag == "th" and "col" not in given and len(_words(inner)) < 28:
+                given = given.replace('class="', 'class="b-short ') if 'class="' in given else f'{given} class="b-short"'
             if position in numeric and "b-left-text" not in given and "b-center-text" not in given:
                 given = re.sub(r'\s*style="text-align:[^"]*"', "", given)
                 given = given.replace('class="', 'class="b-num ') if 'class="' in given else f'{given} class="b-num"'
@@ -50,10 +52,23 @@ def finish_table(table: str) -> str:
 
         return CELL.sub(finish_cell, match.group())
 
-    done = ROW.sub(finish_row, table)
+    done = ROW.sub(finish_row, _one_head(table))
     done = re.sub(r'<tr style="text-align: right;">', "<tr>", done)
     done = re.sub(r'<table border="\d+"', "<table", done)
     return f'<div class="b-table"><div class="b-scroll" tabindex="0" role="group" aria-label="Table">{done}</div></div>'
+
+
+def _one_head(table: str) -> str:
+    """pandas sets the name of the index in a header row of its own: lift it into the corner of the row above."""
+    head = re.search(r"<thead>(.*?)</thead>", table, re.DOTALL)
+    rows = ROW.findall(head.group(1)) if head else []
+    if head is None or len(rows) != 2:
+        return table
+    upper, lower = CELL.findall(rows[0]), CELL.findall(rows[1])
+    if len(upper) != len(lower) or _words(upper[0][2]) or any(_words(inner) for _, _, inner in lower[1:]):
+        return table
+    merged = CELL.sub(lambda m: f"<th>{lower[0][2]}</th>", rows[0], count=1)
+    return table.replace(head.group(), f"<thead>{merged}</thead>", 1)
 
 
 def finish_tables(markup: str) -> str:

@@ -87,10 +87,8 @@ def _write(site: Site, out: Path) -> None:
     _put(out / "assets" / "search.js", f"window.BOOK_SEARCH={_script(site.search_records())};\n")
     short = {k: _preview(v) for k, v in sorted(previews.items())}
     _put(out / "assets" / "previews.js", f"window.BOOK_PREVIEWS={_script(short)};\n")
-    for name in sorted(site.used):
-        if (site.source / "public" / name).is_file():
-            (out / "build").mkdir(exist_ok=True)
-            shutil.copyfile(site.source / "public" / name, out / "build" / name)
+    for name, published in sorted(site.used.items()):
+        _put(out / "build" / published, (site.source / "public" / name).read_bytes())
     for name, content in site.made.items():
         _put(out / "build" / name, content)
     _put(out / ".nojekyll", "")
@@ -122,11 +120,21 @@ def _parts(site: Site) -> list[dict[str, Any]]:
         if entry.get("level", 1) == 1 and parts[-1]["title"]:
             parts.append({"title": "", "pages": []})
         page = site.pages[entry["slug"]]
-        thumbnail = page.asset(entry["thumbnail"]) if page.is_notebook and entry.get("thumbnail") else ""
-        parts[-1]["pages"].append({"page": page, "number": entry.get("enumerator", ""), "thumbnail": thumbnail})
+        thumbnail = _thumbnail(site, page, entry.get("thumbnail", ""))
+        parts[-1]["pages"].append({"page": page, "number": page.number, "thumbnail": thumbnail})
     for part in parts:
         part["gallery"] = any(e["page"].is_notebook for e in part["pages"])
     return [p for p in parts if p["pages"]]
+
+
+def _thumbnail(site: Site, page: Page, given: str) -> str:
+    """Address of a chapter's small picture: `thumbnail` of its front matter, else `book/thumbnails/<notebook>.svg`."""
+    if not page.is_notebook:
+        return ""
+    if given:
+        return page.asset(given)
+    file = site.root / "book" / "thumbnails" / f"{Path(page.location).stem}.svg"
+    return site.write_asset(file.read_bytes(), ".svg") if file.is_file() else ""
 
 
 def _part_of(site: Site, slug: str) -> str:

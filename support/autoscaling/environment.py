@@ -23,7 +23,7 @@ class Environment:
     server-hour, per server started or stopped, per dropped request, per request waiting an hour. slo_wait_seconds:
     longest wait that is not late; slo_target_frac: promised share of good ticks. max_step_up, max_step_down: servers
     per change (None: no limit). boot_delay_sigma: if positive each order's delay is lognormal with mean d.
-    Raises SchemaError naming the field. Semantics: the chapter on autoscaling policies, section 3.
+    Raises SchemaError naming the field. Semantics: the chapter on autoscaling policies.
 
     Example:
         >>> Environment(tick_seconds=60, service_rate_rps=50, price_server_hour_usd=0.12, price_drop_usd=4e-5).critical_fractile

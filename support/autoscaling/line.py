@@ -79,6 +79,10 @@ def split(
         raise TooShortError(
             f"test_days: {test_days:g} days are {n_test} ticks of {step:g} s; at least 24 are needed to judge a policy."
         )
+    if n_train < 24:
+        raise TooShortError(
+            f"train_days: {train_days:g} days are {n_train} ticks of {step:g} s; at least 24 are needed to learn from."
+        )
     return demand.iloc[max(0, first - n_train) : first], demand.iloc[first : first + n_test], notes
 
 
@@ -119,7 +123,10 @@ def run_line(
         ForecastMean(headroom_frac, f"forecast mean +{headroom_frac:.0%}"),
         Newsvendor(),
     ]
-    runs = {p.name: simulate(test, p, environment, forecast=rolling) for p in policies}
+    before = int(
+        servers_for(train.iloc[-1], environment)
+    )  # the fleet at the start knows nothing of the first test tick
+    runs = {p.name: simulate(test, p, environment, forecast=rolling, initial_servers=before) for p in policies}
     notes += (f"the reactive target tuned on the past is {target:.0%}",)
     ahead = max(horizon + 1, math.ceil(DECISION_MINUTES * 60 / environment.tick_seconds))
     recent = known[

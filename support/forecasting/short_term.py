@@ -50,7 +50,7 @@ class ShortTermModel:
 
     step_seconds: float
     lag_ticks: int
-    profile: np.ndarray  # (2, slots of a day): log factor on weekdays and weekends
+    profile: np.ndarray  # (slots of a day,): log factor by time of day
     coefficients: np.ndarray  # (n_horizon, n_feature)
     errors: np.ndarray  # (n_calibration, n_horizon): scaled log errors on the late slice of the history
     smearing: np.ndarray  # (n_horizon,): mean of exp(error), so that the mean is unbiased (Duan, 1983)
@@ -111,7 +111,7 @@ class ShortTermModel:
 def fit_short_term(history: pd.Series, *, horizon_ticks: int, lag_ticks: int = 0) -> ShortTermModel:
     """Fit the model of the next `horizon_ticks` ticks on `history` (n_time,), demand per tick on a regular UTC index.
 
-    log(1 + demand) = daily profile (weekday, weekend) + level; what the level does next is a ridge regression, one per
+    log(1 + demand) = daily profile + level; what the level does next is a ridge regression, one per
     horizon, on recent level differences and on what the same minutes did yesterday. Quantiles are split-conformal
     (Vovk et al., 2005): errors of the last 30 % of the history, divided by a recent noise scale. With less than 4 days
     there is no profile and no yesterday, and `notes` says so. Raises TooShortError below 60 ticks.
@@ -137,7 +137,7 @@ def fit_short_term(history: pd.Series, *, horizon_ticks: int, lag_ticks: int = 0
             f"history: {len(history)} ticks of {step:g} s; at least {need + 60 + horizon_ticks} are needed ({(need + 60 + horizon_ticks) * step / 3600:.1f} hours)."
         )
     cut = rows[int(len(rows) * (1 - CALIBRATION_FRAC))]  # the profile, too, is fitted before the calibration slice
-    profile = _fit_profile(history.iloc[:cut], step) if seasonal else np.zeros((2, max(1, round(per_day))))
+    profile = _fit_profile(history.iloc[:cut], step) if seasonal else np.zeros(max(1, round(per_day)))
     features, base, noise = _features(history, profile, horizon_ticks, lag_ticks, step, seasonal, rows)
     residual = np.log1p(history.to_numpy(float)) - _season(history.index, profile, step, 0)
     target = residual[rows[:, None] + np.arange(horizon_ticks)] - base[:, None]
@@ -184,34 +184,32 @@ def _reach(step: float, lag: int, yesterday: bool) -> int:
     return _windows(step)[-1] + lag + 2 + (round(DAY_SECONDS / step) if yesterday else 0)
 
 
-def _slots(index: pd.DatetimeIndex, step: float, n_slots: int) -> tuple[np.ndarray, np.ndarray]:
+def _slots(index: pd.DatetimeIndex, step: float, n_slots: int) -> np.ndarray:
     seconds = index.hour * 3600 + index.minute * 60 + index.second
-    return (index.dayofweek >= 5).astype(int), np.asarray(seconds // step, dtype=int) % n_slots
+    return np.asarray(seconds // step, dtype=int) % n_slots
 
 
 def _season(index: pd.DatetimeIndex, profile: np.ndarray, step: float, extra: int) -> np.ndarray:
     """Profile value at every tick of `index` and `extra` ticks after it."""
     if extra:
         index = index.append(pd.date_range(index[-1], periods=extra + 1, freq=pd.Timedelta(seconds=step))[1:])
-    weekend, slot = _slots(index, step, profile.shape[1])
-    return profile[weekend, slot]
+    return profile[_slots(index, step, len(profile))]
 
 
 def _fit_profile(history: pd.Series, step: float) -> np.ndarray:
-    """Mean deviation of log demand from its own day's mean, by time of day and weekend, smoothed over half an hour."""
-    logs = pd.Series(np.log1p(history.to_numpy(float)), index=history.index)
-    deviation = logs - logs.groupby(history.index.floor("D")).transform("mean")
+    """Mean deviation of log demand from its centred 24-hour mean, by time of day, smoothed over half an hour.
+
+    The centred mean has no step at midnight, so neither has a forecast that crosses it.
+    """
     n_slots = round(DAY_SECONDS / step)
-    weekend, slot = _slots(history.index, step, n_slots)
-    profile = np.zeros((2, n_slots))
-    for kind in (0, 1):
-        chosen = (weekend == kind) if (weekend == kind).sum() >= 2 * n_slots else np.ones(len(slot), dtype=bool)
-        sums = np.bincount(slot[chosen], deviation.to_numpy()[chosen], n_slots)
-        profile[kind] = sums / np.maximum(np.bincount(slot[chosen], minlength=n_slots), 1)
+    logs = pd.Series(np.log1p(history.to_numpy(float)))
+    deviation = (logs - logs.rolling(n_slots, center=True, min_periods=n_slots // 2).mean()).to_numpy()
+    slot = _slots(history.index, step, n_slots)
+    profile = np.bincount(slot, deviation, n_slots) / np.maximum(np.bincount(slot, minlength=n_slots), 1)
     half = max(0, round(900 / step))
     if half:
         kernel = np.ones(2 * half + 1) / (2 * half + 1)
-        profile = np.stack([np.convolve(np.r_[p[-half:], p, p[:half]], kernel, "valid") for p in profile])
+        profile = np.convolve(np.r_[profile[-half:], profile, profile[:half]], kernel, "valid")
     return profile
 
 

@@ -8,6 +8,7 @@ import numpy as np
 import pandas as pd
 
 from support.errors import SchemaError, TooShortError
+from support.telemetry.grid import count_repair, step_seconds_of, to_grid
 from support.telemetry.schema import DERIVED, METRICS, Repair, Telemetry
 
 __all__ = ["tidy"]
@@ -48,8 +49,6 @@ SYNONYMS = {
 }
 RATES = ("rps", "requests_per_second", "req_s", "qps", "requests_per_s")
 MIN_ROWS = 10
-LOWEST_STEP_SECONDS, HIGHEST_STEP_SECONDS = 1.0, 86_400.0
-ISO_DAY_NS = 86_400_000_000_000
 
 
 def tidy(
@@ -82,15 +81,15 @@ def tidy(
     for name, column in values.items():
         frame[name] = _numbers(table[column], name, column, source, repairs)
     usable = frame["timestamp"].notna() & frame[list(values)].notna().any(axis=1)
-    _count(repairs, "rows without a usable time or value dropped", int((~usable).sum()))
+    count_repair(repairs, "rows without a usable time or value dropped", int((~usable).sum()))
     frame = frame[usable]
     if len(frame) < MIN_ROWS:
         raise TooShortError(
             f"{source}: {len(frame)} usable rows; at least {MIN_ROWS} are needed, some days for a forecast."
         )
     frame = _unique(frame, duplicates, source, repairs)
-    step = _step_seconds(frame, source)
-    pieces = [_grid(part, step, fill, max_gap_seconds, source, repairs) for _, part in frame.groupby("resource_id")]
+    step = step_seconds_of(frame, source)
+    pieces = [to_grid(part, step, fill, max_gap_seconds, source, repairs) for _, part in frame.groupby("resource_id")]
     observations = pd.concat(pieces).sort_index()
     for rate in [c for c in values if c in RATES]:
         observations["requests"] = observations.pop(rate) * step
@@ -103,11 +102,6 @@ def tidy(
     known = tuple(Repair(what, count) for what, count in merged.items())
     resources = pd.DataFrame(index=pd.Index(sorted(frame["resource_id"].unique()), name="resource_id"))
     return Telemetry(observations, float(step), source, provenance, False, resources, known)
-
-
-def _count(repairs: list[Repair], what: str, count: int) -> None:
-    if count:
-        repairs.append(Repair(what, count))
 
 
 def _time_column(table: pd.DataFrame, wanted: str | None, source: str) -> str:
@@ -214,7 +208,7 @@ def _timestamps(column: pd.Series, timezone: str | None, source: str, repairs: l
         raise SchemaError(
             f"{source}: row {where + 2} of {column.name!r} is no timestamp: {str(column.iloc[where])[:40]!r} ({int(bad.sum())} such rows)."
         )
-    _count(repairs, "timestamps that could not be read", int(bad.sum()))
+    count_repair(repairs, "timestamps that could not be read", int(bad.sum()))
     if not aware:
         if timezone is None:
             repairs.append(Repair("timestamps carry no timezone, taken as UTC", len(column)))
@@ -225,7 +219,7 @@ def _timestamps(column: pd.Series, timezone: str | None, source: str, repairs: l
                 )
             except (KeyError, ValueError, OSError):
                 raise SchemaError(f"{source}: no timezone {timezone!r}. Use a name such as Europe/Paris.") from None
-            _count(
+            count_repair(
                 repairs, "timestamps in the hour that the clock repeats, dropped", int(local.isna().sum() - bad.sum())
             )
             repairs.append(Repair(f"timestamps converted from {timezone} to UTC", len(column)))
@@ -241,7 +235,7 @@ def _numbers(column: pd.Series, metric: str, name: str, source: str, repairs: li
         raise SchemaError(
             f"{source}: row {where + 2} of {name!r} is no number: {str(column.iloc[where])[:40]!r} ({int(garbage.sum())} such rows)."
         )
-    _count(repairs, f"values of '{name}' that are no numbers, treated as missing", int(garbage.sum()))
+    count_repair(repairs, f"values of '{name}' that are no numbers, treated as missing", int(garbage.sum()))
     if (numbers < 0).any():
         where = int(np.flatnonzero((numbers < 0).to_numpy())[0])
         raise SchemaError(
@@ -253,9 +247,9 @@ def _numbers(column: pd.Series, metric: str, name: str, source: str, repairs: li
 def _unique(frame: pd.DataFrame, duplicates: str, source: str, repairs: list[Repair]) -> pd.DataFrame:
     keys = ["resource_id", "timestamp"]
     once = frame.drop_duplicates()
-    _count(repairs, "rows that repeat another row exactly, dropped", len(frame) - len(once))
+    count_repair(repairs, "rows that repeat another row exactly, dropped", len(frame) - len(once))
     moved = int((once.groupby("resource_id")["timestamp"].diff() < pd.Timedelta(0)).sum())
-    _count(repairs, "places where time ran backwards; rows sorted", moved)
+    count_repair(repairs, "places where time ran backwards; rows sorted", moved)
     once = once.sort_values(keys, kind="stable")
     again = once.duplicated(keys, keep=False)
     if again.any():
@@ -265,80 +259,6 @@ def _unique(frame: pd.DataFrame, duplicates: str, source: str, repairs: list[Rep
                 f"{source}: {first['timestamp']} occurs more than once with different values ({int(again.sum())} rows in all). "
                 "Say what they mean with duplicates='sum', 'mean' or 'first', or name the resource_column."
             )
-        _count(repairs, f"rows that share a timestamp combined by {duplicates}", int(again.sum()))
+        count_repair(repairs, f"rows that share a timestamp combined by {duplicates}", int(again.sum()))
         once = once.groupby(keys, as_index=False).agg(duplicates)
     return once
-
-
-def _step_seconds(frame: pd.DataFrame, source: str) -> float:
-    gaps = frame.groupby("resource_id")["timestamp"].diff().dt.total_seconds().dropna()
-    step = float(max(np.round(gaps.median()), 1.0)) if len(gaps) else 0.0
-    if step > 30:  # 299 s and 301 s are a sloppy five minutes
-        step = (
-            float(min((c for c in (60, 120, 300, 600, 900, 1800, 3600, 7200, 86400)), key=lambda c: abs(c - step)))
-            if any(abs(c - step) <= 0.02 * c for c in (60, 120, 300, 600, 900, 1800, 3600, 7200, 86400))
-            else step
-        )
-    if not LOWEST_STEP_SECONDS <= step <= HIGHEST_STEP_SECONDS:
-        raise SchemaError(
-            f"{source}: the median step is {step:g} s; between 1 s and 1 day is understood. Aggregate the rows to intervals first."
-        )
-    even = np.abs(gaps / step - np.round(gaps / step)) < 0.25
-    if even.mean() < 0.8 or (gaps < 0.5 * step).mean() > 0.1:
-        raise SchemaError(
-            f"{source}: timestamps are uneven (median step {step:g} s), like single events. Count them per interval first."
-        )
-    return step
-
-
-def _grid(
-    part: pd.DataFrame, step: float, fill: str, max_gap: float, source: str, repairs: list[Repair]
-) -> pd.DataFrame:
-    """One resource on the grid of multiples of `step` since the epoch, gaps filled and flagged."""
-    name = part["resource_id"].iloc[0]
-    step_ns = int(step * 1e9)
-    stamps = part["timestamp"].astype("int64").to_numpy()
-    slots = (stamps + step_ns // 2) // step_ns
-    _count(repairs, f"timestamps moved to the grid of {step:g} s", int((slots * step_ns != stamps).sum()))
-    values = part.drop(columns=["resource_id", "timestamp"])
-    how = {c: METRICS[c][3] if c in METRICS else "mean" for c in values}
-    combined = values.groupby(slots).agg(how)
-    _count(repairs, "rows that fell into the same interval, combined", len(values) - len(combined))
-    frame = combined.reindex(np.arange(slots.min(), slots.max() + 1))
-    missing = frame.isna().any(axis=1)
-    if missing.mean() > 0.5:
-        raise SchemaError(
-            f"{source}: {missing.mean():.0%} of the intervals of {step:g} s are missing for {name}. Check the step or the dates."
-        )
-    if missing.any():
-        _fill(frame, missing.to_numpy(), step, fill, max_gap, repairs)
-    frame.index = pd.MultiIndex.from_product(
-        [[name], pd.to_datetime(frame.index.to_numpy() * step_ns, utc=True)], names=["resource_id", "timestamp"]
-    )
-    return frame
-
-
-def _fill(
-    frame: pd.DataFrame, missing: np.ndarray, step: float, fill: str, max_gap: float, repairs: list[Repair]
-) -> None:
-    runs = np.cumsum(np.diff(missing.astype(int), prepend=0) == 1) * missing
-    length = np.bincount(runs)[runs] * step
-    long = missing & (length > max_gap)
-    per_day = round(ISO_DAY_NS / 1e9 / step)
-    for column in frame:
-        filled = frame[column].fillna(0.0) if fill == "zero" else frame[column].interpolate(limit_direction="both")
-        if fill == "interpolate" and long.any():
-            days = [frame[column].shift(sign * k * per_day) for k in (1, 2, 7) for sign in (1, -1)]
-            same_time = pd.concat(days, axis=1).bfill(axis=1).iloc[:, 0]
-            filled = filled.mask(long & same_time.notna().to_numpy() & frame[column].isna().to_numpy(), same_time)
-        frame[column] = filled
-    if fill == "zero":
-        repairs.append(Repair("intervals without a row filled with 0", int(missing.sum())))
-        return
-    frame["quality_flag"] = missing.astype(float)
-    _count(repairs, f"missing intervals interpolated (gaps up to {max_gap / 60:g} min)", int((missing & ~long).sum()))
-    _count(
-        repairs,
-        f"missing intervals taken from the same time of a nearby day (gaps over {max_gap / 60:g} min)",
-        int(long.sum()),
-    )

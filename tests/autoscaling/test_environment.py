@@ -51,8 +51,8 @@ def test_fractile(tick, rate, hourly, drop):
     st.sampled_from([10, 60, 300, 3600]),
     st.floats(1, 100),
     st.floats(1.5, 200),
-    st.floats(0, 900),
-    st.floats(0, 900),
+    st.integers(0, 900),
+    st.integers(0, 900),
     st.floats(0, 60),
 )
 def test_for_demand(tick, at_peak, ratio, boot, cooldown, queue):
@@ -70,7 +70,11 @@ def test_for_demand(tick, at_peak, ratio, boot, cooldown, queue):
     assert at_peak * world.capacity_per_tick == pytest.approx(np.quantile(train, 0.999))
     assert world.price_drop_usd * world.capacity_per_tick == pytest.approx(ratio * world.price_server_tick_usd)
     assert world.critical_fractile == pytest.approx(1 - 1 / ratio)
-    assert 0 <= world.boot_delay_ticks * tick - boot < tick and 0 <= world.cooldown_ticks * tick - cooldown < tick
+    for ticks, seconds in (
+        (world.boot_delay_ticks, boot),
+        (world.cooldown_ticks, cooldown),
+    ):  # the fewest ticks that suffice
+        assert (ticks - 1) * tick < seconds <= ticks * tick
     assert world.queue_limit == pytest.approx(queue * at_peak * world.service_rate_rps)
     assert world.price_start_usd == pytest.approx(0.12 / 60)
 

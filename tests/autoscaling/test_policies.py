@@ -1,5 +1,7 @@
 """Policies: the rule by hand, causality, and what they refuse."""
 
+import itertools
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -33,7 +35,7 @@ def test_perturbing_the_future_does_not_change_the_action(policy, lag):
     world = Environment(tick_seconds=600, service_rate_rps=1.0, boot_delay_ticks=2, metric_lag_ticks=lag)
     calm = demand()
     base = play(calm, policy, world)
-    for cut in (1, 77, 144, 300):
+    for cut in (1, 77, 143, 144, 300):
         shocked = calm.copy()
         shocked.iloc[START + cut :] = np.random.default_rng(cut).uniform(0, 50_000, len(calm) - START - cut)
         other = play(shocked, policy, world)
@@ -98,3 +100,61 @@ def test_what_policies_refuse():
     rolling = rolling_of(np.ones((3, 2, 2)), [0.5, 0.75], lag=1)
     with pytest.raises(SchemaError, match="1 ticks old"):
         simulate(pd.Series(1.0, index=rolling.timestamps), Newsvendor(), lagged, forecast=rolling)
+
+
+@pytest.mark.parametrize("ratio", [1.5, 4.0, 60.0])
+def test_the_fractile_minimises_the_expected_cost_over_all_fleets(ratio):
+    sample = np.random.default_rng(6).gamma(3, 200, 8000)
+    world = Environment(tick_seconds=60, service_rate_rps=1.0, boot_delay_ticks=0, price_drop_usd=ratio * 0.12 / 3600)
+    costs = {
+        n: world.price_server_tick_usd * n + world.price_drop_usd * np.maximum(sample - 60 * n, 0).mean()
+        for n in range(80)
+    }
+    best = min(costs, key=costs.get)
+    levels = np.linspace(0.001, 0.999, 999)
+    rolling = rolling_of(np.quantile(sample, levels)[None, None].repeat(2, axis=0), levels)
+    wanted = int(Newsvendor().prepare(world, rolling)[0][0])
+    # whole servers: the last one that pays covers demand with a probability next to the fractile
+    assert abs(wanted - best) <= 1 and costs[wanted] <= costs[best] * 1.005
+
+
+@pytest.mark.parametrize("delay", [0, 1, 2])
+def test_no_policy_beats_every_action_sequence(delay):
+    world = Environment(
+        tick_seconds=60,
+        service_rate_rps=1.0,
+        boot_delay_ticks=delay,
+        min_servers=0,
+        max_servers=3,
+        price_drop_usd=1e-4,
+        price_start_usd=5e-4,
+    )
+    rng = np.random.default_rng(delay)
+    for _ in range(3):
+        index = pd.date_range("2026-01-01", periods=5, freq="60s", tz="UTC")
+        series = pd.Series(rng.choice([0.0, 40.0, 90.0, 170.0], 5), index=index)
+        best = np.inf
+        for plan in itertools.product(range(4), repeat=5):
+            ready, active, cost = [], 1, 0.0
+            for t, ask in enumerate(plan):
+                while ask < active + len(ready) and ready:
+                    ready.pop()
+                active = min(active, ask) if not ready else active
+                new = max(ask - active - len(ready), 0)
+                ready += [t + delay] * new
+                active, ready = active + sum(r <= t for r in ready), [r for r in ready if r > t]
+                cost += 0.002 * (active + len(ready)) + 5e-4 * new + 1e-4 * max(series.iloc[t] - 60 * active, 0)
+            best = min(best, cost)
+        quantiles = np.sort(rng.uniform(0, 180, (5, delay + 1, 3)), axis=2)
+        rolling = RollingQuantiles(index, np.array([0.1, 0.5, 0.9]), quantiles, quantiles.mean(axis=2), "any", 0)
+        for policy in (
+            Static(1),
+            Static(2),
+            Reactive(0.6),
+            Reactive(1.0),
+            ForecastMean(),
+            ForecastMean(0.5),
+            Newsvendor(),
+            Newsvendor(0.3),
+        ):
+            assert simulate(series, policy, world, forecast=rolling, initial_servers=1).cost_usd >= best - 1e-12

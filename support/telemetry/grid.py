@@ -1,0 +1,94 @@
+"""Rows onto a regular grid of time: the step, the slots, the gaps; every change counted."""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+
+from support.errors import SchemaError
+from support.telemetry.schema import METRICS, Repair
+
+__all__ = ["count_repair", "step_seconds_of", "to_grid"]
+
+LOWEST_STEP_SECONDS, HIGHEST_STEP_SECONDS = 1.0, 86_400.0
+COMMON_STEPS_SECONDS = (60, 120, 300, 600, 900, 1800, 3600, 7200, 86_400)
+ISO_DAY_NS = 86_400_000_000_000
+
+
+def count_repair(repairs: list[Repair], what: str, count: int) -> None:
+    """Note a repair that touched `count` rows, if it touched any."""
+    if count:
+        repairs.append(Repair(what, count))
+
+
+def step_seconds_of(frame: pd.DataFrame, source: str) -> float:
+    """Median step in seconds of sorted rows, a sloppy minute or hour made exact; SchemaError if uneven or out of range."""
+    gaps = frame.groupby("resource_id")["timestamp"].diff().dt.total_seconds().dropna()
+    step = float(max(np.round(gaps.median()), 1.0)) if len(gaps) else 0.0
+    if step > 30:  # 299 s and 301 s are a sloppy five minutes
+        step = next((float(c) for c in COMMON_STEPS_SECONDS if abs(c - step) <= 0.02 * c), step)
+    if not LOWEST_STEP_SECONDS <= step <= HIGHEST_STEP_SECONDS:
+        raise SchemaError(
+            f"{source}: the median step is {step:g} s; between 1 s and 1 day is understood. Aggregate the rows to intervals first."
+        )
+    even = np.abs(gaps / step - np.round(gaps / step)) < 0.25
+    if even.mean() < 0.8 or (gaps < 0.5 * step).mean() > 0.1:
+        raise SchemaError(
+            f"{source}: timestamps are uneven (median step {step:g} s), like single events. Count them per interval first."
+        )
+    return step
+
+
+def to_grid(
+    part: pd.DataFrame, step: float, fill: str, max_gap: float, source: str, repairs: list[Repair]
+) -> pd.DataFrame:
+    """One resource on the grid of multiples of `step` since the epoch, gaps filled and flagged."""
+    name = part["resource_id"].iloc[0]
+    step_ns = int(step * 1e9)
+    stamps = part["timestamp"].astype("int64").to_numpy()
+    slots = (stamps + step_ns // 2) // step_ns
+    count_repair(repairs, f"timestamps moved to the grid of {step:g} s", int((slots * step_ns != stamps).sum()))
+    values = part.drop(columns=["resource_id", "timestamp"])
+    how = {c: METRICS[c][3] if c in METRICS else "mean" for c in values}
+    combined = values.groupby(slots).agg(how)
+    count_repair(repairs, "rows that fell into the same interval, combined", len(values) - len(combined))
+    frame = combined.reindex(np.arange(slots.min(), slots.max() + 1))
+    missing = frame.isna().any(axis=1)
+    if missing.mean() > 0.5:
+        raise SchemaError(
+            f"{source}: {missing.mean():.0%} of the intervals of {step:g} s are missing for {name}. Check the step or the dates."
+        )
+    if missing.any():
+        _fill(frame, missing.to_numpy(), step, fill, max_gap, repairs)
+    frame.index = pd.MultiIndex.from_product(
+        [[name], pd.to_datetime(frame.index.to_numpy() * step_ns, utc=True)], names=["resource_id", "timestamp"]
+    )
+    return frame
+
+
+def _fill(
+    frame: pd.DataFrame, missing: np.ndarray, step: float, fill: str, max_gap: float, repairs: list[Repair]
+) -> None:
+    runs = np.cumsum(np.diff(missing.astype(int), prepend=0) == 1) * missing
+    length = np.bincount(runs)[runs] * step
+    long = missing & (length > max_gap)
+    per_day = round(ISO_DAY_NS / 1e9 / step)
+    for column in frame:
+        filled = frame[column].fillna(0.0) if fill == "zero" else frame[column].interpolate(limit_direction="both")
+        if fill == "interpolate" and long.any():
+            days = [frame[column].shift(sign * k * per_day) for k in (1, 2, 7) for sign in (1, -1)]
+            same_time = pd.concat(days, axis=1).bfill(axis=1).iloc[:, 0]
+            filled = filled.mask(long & same_time.notna().to_numpy() & frame[column].isna().to_numpy(), same_time)
+        frame[column] = filled
+    if fill == "zero":
+        repairs.append(Repair("intervals without a row filled with 0", int(missing.sum())))
+        return
+    frame["quality_flag"] = missing.astype(float)
+    count_repair(
+        repairs, f"missing intervals interpolated (gaps up to {max_gap / 60:g} min)", int((missing & ~long).sum())
+    )
+    count_repair(
+        repairs,
+        f"missing intervals taken from the same time of a nearby day (gaps over {max_gap / 60:g} min)",
+        int(long.sum()),
+    )
