@@ -159,7 +159,9 @@ def admonition(page: Page, node: Node) -> str:
     css = " ".join(["b-admonition", f"b-{kind}", *classes, *([f"b-is-{slug}"] if slug else [])])
     content = f'<div class="b-admonition-body">{inner}</div>' if inner else ""
     if "dropdown" in classes:
-        if kind == "solution":  # its title is a link to the exercise, and a link inside a summary cannot be operated well
+        if (
+            kind == "solution"
+        ):  # its title is a link to the exercise, and a link inside a summary cannot be operated well
             title = escape(plain(node["children"][0]).strip())
         body = f'<details{attributes(class_=css, open=bool(node.get("open")))}{page.anchor(node)}><summary class="b-admonition-title">{title}</summary>{content}</details>'
     else:
@@ -181,7 +183,7 @@ def tab_set(page: Page, node: Node) -> str:
         tab, first = f"{name}-{position}", position == 0
         buttons.append(
             f'<button type="button" role="tab" id="{tab}-tab" aria-controls="{tab}" aria-selected="{str(first).lower()}"'
-            f'{attributes(data_sync=item.get("sync"), tabindex=None if first else "-1")}>{escape(item.get("title", ""))}</button>'
+            f"{attributes(data_sync=item.get('sync'), tabindex=None if first else '-1')}>{escape(item.get('title', ''))}</button>"
         )
         panels.append(
             f'<div role="tabpanel" id="{tab}" aria-labelledby="{tab}-tab" tabindex="0"{attributes(hidden=not first)}>'

@@ -45,7 +45,9 @@ def cell_code(page: Page, node: Node) -> str:
     value = str(node["value"])
     if not value.strip():
         return ""
-    body = f'<div class="b-code b-input" data-lang="Python"{page.anchor(node)}>{highlight(value, node.get("lang"))}</div>'
+    body = (
+        f'<div class="b-code b-input" data-lang="Python"{page.anchor(node)}>{highlight(value, node.get("lang"))}</div>'
+    )
     if node.get("visibility") == "hide":
         lines = value.strip().count("\n") + 1
         return _fold(body, f"Show code ({lines} line{'s' if lines > 1 else ''})")

@@ -157,7 +157,7 @@ def image(page: Page, node: Node) -> str:
         page.problem(f"image {node.get('urlSource', url)!r} is not in the book")
         return ""
     kind = " ".join(filter(None, ["b-paper", place, node.get("class")]))
-    return f"<img{attributes(src=page.asset(url), class_=kind, style=style)} alt=\"{escape(alt)}\"{page.size_of(url)}>"
+    return f'<img{attributes(src=page.asset(url), class_=kind, style=style)} alt="{escape(alt)}"{page.size_of(url)}>'
 
 
 def nothing(page: Page, node: Node) -> str:

@@ -69,7 +69,9 @@ def render_output(page: Page, output: dict[str, Any]) -> str:
         return f'<pre class="b-stream {css}" tabindex="0">{without_ansi(text)}</pre>' if text else ""
     if kind == "error":
         trace = output.get("traceback", "")
-        trace = "\n".join(trace) if isinstance(trace, list) else trace or f"{output.get('ename')}: {output.get('evalue')}"
+        trace = (
+            "\n".join(trace) if isinstance(trace, list) else trace or f"{output.get('ename')}: {output.get('evalue')}"
+        )
         return f'<pre class="b-stream b-error" tabindex="0">{without_ansi(trace)}</pre>'
     data = output.get("data", {})
     if widgets := [mime for mime in data if "widget" in mime or "bokeh" in mime or "vega" in mime or "plotly" in mime]:
@@ -134,7 +136,7 @@ def _markdown(page: Page, content: str) -> str:
     reader = MarkdownIt("commonmark", {"html": True, "typographer": False}).enable(["table", "strikethrough"])
     reader.use(dollarmath_plugin, renderer=formula, double_inline=True, allow_space=False, allow_digits=False)
     body = finish_tables(str(reader.render(content)))
-    body = re.sub(r'<(/?)h1\b', r"<\1h2", body)
+    body = re.sub(r"<(/?)h1\b", r"<\1h2", body)
     return re.sub(r'<a href="(?![a-z]+:)([^"]*)">(.*?)</a>', lambda m: _reference(page, m), body, flags=re.DOTALL)
 
 

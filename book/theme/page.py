@@ -144,7 +144,8 @@ class Page:
         items = []
         for key, calls in list(self.called_footnotes.items()):
             back = " ".join(
-                f'<a href="#fnref-{escape(key)}-{n}" aria-label="Back to the text, call {n}">↩</a>' for n in range(1, calls + 1)
+                f'<a href="#fnref-{escape(key)}-{n}" aria-label="Back to the text, call {n}">↩</a>'
+                for n in range(1, calls + 1)
             )
             body = self.children(self.footnotes[key])
             body = f"{body[:-4]} {back}</p>" if body.endswith("</p>") else f"{body} {back}"

@@ -53,7 +53,9 @@ class Site:
     def _load(self, slug: str) -> dict[str, Any]:
         file = self.source / "content" / f"{slug.replace('/', '.')}.json"
         if not file.exists():
-            raise ThemeError(f"{file} is missing although the contents name {slug!r}. Delete {self.source} and build again.")
+            raise ThemeError(
+                f"{file} is missing although the contents name {slug!r}. Delete {self.source} and build again."
+            )
         data: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
         if data.get("version") != CONTENT_VERSION:
             raise ThemeError(
@@ -87,7 +89,11 @@ class Site:
                     found[entry["identifier"]] = (slug, "", self.title_of(entry["url"]))
         for slug, page in self.pages.items():
             for node in walk(page.tree):
-                if node.get("html_id") and node.get("label") and node["type"] not in ("captionNumber", "crossReference"):
+                if (
+                    node.get("html_id")
+                    and node.get("label")
+                    and node["type"] not in ("captionNumber", "crossReference")
+                ):
                     found.setdefault(node["label"], (slug, node["html_id"], _name(node)))
         return found
 
@@ -154,7 +160,11 @@ class Site:
         macros = {k: v["macro"] for k, v in self.project.get("math", {}).items()}
         asked = {"macros": macros, "formulas": [{"tex": t, "display": d} for _, t, d in self.formulas]}
         done = subprocess.run(
-            ["node", str(THEME / "katex.mjs")], input=json.dumps(asked), capture_output=True, text=True, encoding="utf-8"
+            ["node", str(THEME / "katex.mjs")],
+            input=json.dumps(asked),
+            capture_output=True,
+            text=True,
+            encoding="utf-8",
         )
         if done.returncode:
             raise ThemeError(f"KaTeX did not run: {done.stderr.strip()[-400:]}. Next: npm ci in {THEME.name}/")
@@ -177,7 +187,12 @@ class Site:
             records.append(record)
             for node in _sections(page.tree):
                 if node["type"] == "heading":
-                    record = {"p": page.title, "h": " ".join(plain(node).split()), "u": f"{way}#{node.get('html_id', '')}", "b": ""}
+                    record = {
+                        "p": page.title,
+                        "h": " ".join(plain(node).split()),
+                        "u": f"{way}#{node.get('html_id', '')}",
+                        "b": "",
+                    }
                     records.append(record)
                 else:
                     record["b"] += plain(node)

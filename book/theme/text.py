@@ -68,7 +68,7 @@ def plain(node: Node) -> str:
     """The words of a node, without mark-up; formulas as their TeX source.
 
     Example:
-        >>> plain({"type": "paragraph", "children": [{"type": "text", "value": "a"}, {"type": "inlineMath", "value": "x"}]})
+        >>> plain({"type": "span", "children": [{"type": "text", "value": "a"}, {"type": "inlineMath", "value": "x"}]}).strip()
         'ax'
     """
     if node["type"] in ("captionNumber", "comment", "footnoteReference"):

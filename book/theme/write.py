@@ -81,7 +81,12 @@ def _write(site: Site, out: Path) -> None:
     lost = template.render(
         **common, page=site.pages[site.index], body="", previous=None, following=None, part="", downloads=[], root=ROOT, missing=True
     )  # fmt: skip
-    _put(out / "404.html", lost.replace(ROOT, "./").replace("<head>", f'<head>\n<base href="{base}/">') if base else lost.replace(ROOT, "./"))
+    _put(
+        out / "404.html",
+        lost.replace(ROOT, "./").replace("<head>", f'<head>\n<base href="{base}/">')
+        if base
+        else lost.replace(ROOT, "./"),
+    )
     for name, content in fixed_assets().items():
         _put(out / "assets" / name, content)
     _put(out / "assets" / "search.js", f"window.BOOK_SEARCH={_script(site.search_records())};\n")

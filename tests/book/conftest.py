@@ -10,6 +10,7 @@ from pathlib import Path
 
 import nbformat
 import pytest
+
 from book.theme.write import build
 
 HERE = Path(__file__).resolve().parent

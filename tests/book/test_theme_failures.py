@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import subprocess
 import sys
@@ -11,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+
 from book.theme.check import check_site
 from book.theme.site import Site, ThemeError
 from book.theme.text import Problems
@@ -144,6 +146,17 @@ def test_command_exits_with_one_and_names_page_and_target(book: Path, tmp_path: 
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 1
     assert "myst build --site" in done.stderr and "Traceback" not in done.stderr
+
+
+def test_hook_of_myst_build_html_renders_with_the_books_environment(book: Path, tmp_path: Path) -> None:
+    shutil.copytree(book, tmp_path / "book")
+    out = tmp_path / "book" / "_build" / "html"
+    environment = os.environ | {"BUILD_DIRECTORY": str(out)}
+    done = subprocess.run(
+        ["node", "render.mjs"], cwd=ROOT / "book" / "theme", env=environment, capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr
+    assert (out / "index.html").exists() and "pages in" in done.stdout
 
 
 def test_check_follows_every_link_of_the_site(site: Path) -> None:

@@ -8,6 +8,7 @@ import time
 from pathlib import Path
 
 import pytest
+
 from book.theme.assets import KATEX_VERSION, fixed_assets
 from book.theme.site import CONTENT_VERSION, THEME
 from book.theme.tables import finish_table
