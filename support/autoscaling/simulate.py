@@ -88,7 +88,7 @@ def simulate(
 
     forecast: rows aligned with `demand`. initial_servers: active at the start (default: what carries the first tick).
     rng: needed if boot delays are random. Raises SchemaError if tick, forecast or rng do not fit.
-    Boot failure and draining are not simulated. Source: the order of events is that of the chapter on autoscaling policies.
+    Not simulated: boot failure, draining, abandonment (patience), minimum billing by the started hour. Source: the order of events is that of the chapter on autoscaling policies.
     """
     work = demand.to_numpy(dtype=np.float64)
     _check(demand, work, environment, forecast, rng)
