@@ -5,44 +5,50 @@ from __future__ import annotations
 import csv
 import gzip
 import io
+import re
+from collections.abc import Iterable, Iterator
 from pathlib import PurePosixPath
+from typing import IO
 
 import fsspec
 import pandas as pd
+import requests
 
 from support.errors import SourceError
+from support.telemetry.schema import Repair
 
 __all__ = ["MAX_BYTES", "read_table"]
 
 MAX_BYTES = 2_000_000_000
+DOWNLOAD_TIMEOUT_SECONDS, PIECE_BYTES = 20, 1 << 20
 SUFFIXES = (".csv", ".tsv", ".txt", ".csv.gz", ".parquet")
 
 
 def read_table(path: str, *, max_bytes: float = MAX_BYTES) -> pd.DataFrame:
     """Read a table from a path or URL (file://, http(s)://, s3://) as it is, columns stripped of blanks.
 
-    `max_bytes` is weighed before anything is read. Raises SourceError for a file that is missing, empty, too large,
-    binary, of an unknown kind, or unreadable.
+    `max_bytes` is weighed before anything is read, and again while a compressed or streamed file unfolds. What was
+    guessed is in `attrs["repairs"]`. Raises SourceError for a file that is missing, empty, too large, binary, of an
+    unknown kind, or unreadable; the query of a URL, which may hold a key, is left out of the message.
 
     Example:
         >>> read_table("no-such-file.csv")
         Traceback (most recent call last):
         support.errors.SourceError: no-such-file.csv: there is no such file. Check the path.
     """
-    name = PurePosixPath(path).name.lower().split("?")[0]
+    address, path = path, path.split("?")[0] if "://" in path else path
+    name = PurePosixPath(path).name.lower()
     if "." in name and not name.endswith(SUFFIXES):
         raise SourceError(f"{path}: unknown kind of file. Give one of {', '.join(SUFFIXES)}.")
-    try:
-        files, location = fsspec.core.url_to_fs(path)
-    except (ImportError, ValueError) as error:
-        raise SourceError(f"{path}: cannot open this kind of address ({error}). For s3:// install s3fs.") from None
-    content = _content(files, location, path, max_bytes)
+    content = _download(address, path, max_bytes) if re.match("https?://", path) else _content(path, max_bytes)
     try:
         if name.endswith(".parquet"):
             frame = pd.read_parquet(io.BytesIO(content))
             frame = frame.reset_index() if not isinstance(frame.index, pd.RangeIndex) else frame
         else:
-            frame = _read_text(gzip.decompress(content) if name.endswith(".gz") else content, path)
+            if name.endswith(".gz"):
+                content = _limited(_pieces(gzip.GzipFile(fileobj=io.BytesIO(content))), path, max_bytes)
+            frame = _read_text(content, path)
     except SourceError:
         raise
     except Exception as error:  # pandas, pyarrow and zlib raise many kinds; the reader needs one sentence
@@ -55,7 +61,52 @@ def read_table(path: str, *, max_bytes: float = MAX_BYTES) -> pd.DataFrame:
     return frame
 
 
-def _content(files: fsspec.AbstractFileSystem, location: str, path: str, max_bytes: float) -> bytes:
+def _too_large(path: str, size: float, max_bytes: float, *, at_least: bool = False) -> SourceError:
+    return SourceError(
+        f"{path}: is {'more than ' if at_least else ''}{size / 1e9:.1f} GB, more than the {max_bytes / 1e9:.1f} GB that are read at once. "
+        "Aggregate it to one row per interval first, or raise max_bytes."
+    )
+
+
+def _limited(pieces: Iterable[bytes], path: str, max_bytes: float) -> bytes:
+    """All `pieces` together, but never more than `max_bytes`: a size that is not known before is weighed on the way."""
+    content = bytearray()
+    for piece in pieces:
+        content += piece
+        if len(content) > max_bytes:
+            raise _too_large(path, max_bytes, max_bytes, at_least=True)
+    return bytes(content)
+
+
+def _pieces(file: IO[bytes] | gzip.GzipFile) -> Iterator[bytes]:
+    return iter(lambda: file.read(PIECE_BYTES), b"")
+
+
+def _download(address: str, path: str, max_bytes: float) -> bytes:
+    try:
+        with requests.get(address, stream=True, timeout=DOWNLOAD_TIMEOUT_SECONDS) as answer:
+            if answer.status_code != 200:
+                raise SourceError(
+                    f"{path}: the server answered {answer.status_code} {answer.reason}. Check the address."
+                )
+            size = int(answer.headers.get("content-length", 0))
+            if size > max_bytes:
+                raise _too_large(path, size, max_bytes)
+            content = _limited(answer.iter_content(PIECE_BYTES), path, max_bytes)
+    except (requests.RequestException, OSError) as error:
+        raise SourceError(
+            f"{path}: cannot be fetched ({type(error).__name__}). Check the address and the network."
+        ) from None
+    if not content:
+        raise SourceError(f"{path}: is empty (0 bytes).")
+    return content
+
+
+def _content(path: str, max_bytes: float) -> bytes:
+    try:
+        files, location = fsspec.core.url_to_fs(path)
+    except (ImportError, ValueError) as error:
+        raise SourceError(f"{path}: cannot open this kind of address ({error}). For s3:// install s3fs.") from None
     try:
         if files.isdir(location):
             raise SourceError(f"{path}: is a folder. Give one file.")
@@ -63,12 +114,9 @@ def _content(files: fsspec.AbstractFileSystem, location: str, path: str, max_byt
         if size == 0:
             raise SourceError(f"{path}: is empty (0 bytes).")
         if size and size > max_bytes:
-            raise SourceError(
-                f"{path}: is {size / 1e9:.1f} GB, more than the {max_bytes / 1e9:.1f} GB that are read at once. "
-                "Aggregate it to one row per interval first, or raise max_bytes."
-            )
+            raise _too_large(path, size, max_bytes)
         with files.open(location, "rb") as file:
-            return bytes(file.read())
+            return _limited(_pieces(file), path, max_bytes)
     except FileNotFoundError:
         raise SourceError(f"{path}: there is no such file. Check the path.") from None
     except PermissionError:
@@ -78,20 +126,43 @@ def _content(files: fsspec.AbstractFileSystem, location: str, path: str, max_byt
 
 
 def _read_text(content: bytes, path: str) -> pd.DataFrame:
-    head = content[:65536]
-    if b"\0" in head:
+    if b"\0" in content:
         raise SourceError(f"{path}: is a binary file, not text. Give CSV or Parquet.")
-    try:
-        text = content.decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        raise SourceError(f"{path}: is not UTF-8 text (byte {error.start}). Save it as UTF-8 CSV.") from None
-    if not text.strip():
+    lines = content[:65536].decode("utf-8-sig", errors="ignore").splitlines()[: -1 if len(content) > 65536 else None]
+    if not any(line.strip() for line in lines):
         raise SourceError(f"{path}: holds only blanks.")
     try:
-        separator = csv.Sniffer().sniff("\n".join(text[:8192].splitlines()[:20]), delimiters=",;\t|").delimiter
+        separator = csv.Sniffer().sniff("\n".join(lines[:20]), delimiters=",;\t|").delimiter
     except csv.Error:
         separator = ","
-    return pd.read_csv(io.StringIO(text), sep=separator, skipinitialspace=True)
+    decimal = _decimal(lines[1:200], separator)
+    try:
+        frame = pd.read_csv(
+            io.BytesIO(content),
+            sep=separator,
+            decimal=decimal,
+            skipinitialspace=True,
+            encoding="utf-8-sig",
+            low_memory=False,
+        )
+    except UnicodeDecodeError as error:
+        raise SourceError(f"{path}: is not UTF-8 text (byte {error.start}). Save it as UTF-8 CSV.") from None
+    first = str(frame.columns[0]).strip()
+    if re.match(r"\d{4}-\d{2}-\d{2}|\d{1,2}[/.]\d{1,2}[/.]\d{2,4}|\d{10,19}(?:\.\d+)?$", first):
+        raise SourceError(
+            f"{path}: has no header, its first line starts with {first!r}. Add a line such as timestamp,requests."
+        )
+    if decimal == ",":
+        frame.attrs["repairs"] = (Repair("decimal commas read as decimal points", len(frame)),)
+    return frame
+
+
+def _decimal(lines: list[str], separator: str) -> str:
+    """A comma if fields look like 1,5 and never like 1.5; three digits after each comma are left alone: thousands."""
+    fields = [field.strip() for line in lines for field in line.split(separator)] if separator != "," else []
+    commas = [field for field in fields if re.fullmatch(r"-?\d+,\d+", field)]
+    points = any(re.fullmatch(r"-?\d+\.\d+", field) for field in fields)
+    return "," if not points and any(len(field.split(",")[1]) != 3 for field in commas) else "."
 
 
 def _short(error: Exception) -> str:

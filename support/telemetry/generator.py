@@ -164,7 +164,8 @@ def synthetic(
     if preset not in PRESETS and preset != "fleet":
         raise SourceError(f"synthetic:{preset}: no such preset. Use {', '.join([*PRESETS, 'fleet'])}.")
     model, first, default_days, default_step = PRESETS.get(preset, (Traffic(), "2026-03-02", 28, 300.0))
-    days, step = days or default_days, step_seconds or default_step
+    days = default_days if days is None else days
+    step = default_step if step_seconds is None else step_seconds
     if days < 1 or not 1 <= step <= 3600 or n_resources < 1:
         raise SourceError(
             f"synthetic:{preset}: days={days}, step_seconds={step}, n_resources={n_resources}; use at least 1, 1 to 3600, at least 1."

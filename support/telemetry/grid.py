@@ -12,6 +12,7 @@ __all__ = ["count_repair", "step_seconds_of", "to_grid"]
 
 LOWEST_STEP_SECONDS, HIGHEST_STEP_SECONDS = 1.0, 86_400.0
 COMMON_STEPS_SECONDS = (60, 120, 300, 600, 900, 1800, 3600, 7200, 86_400)
+LARGEST_EMPTY_FRAC = 0.5
 ISO_DAY_NS = 86_400_000_000_000
 
 
@@ -42,11 +43,27 @@ def step_seconds_of(frame: pd.DataFrame, source: str) -> float:
 def to_grid(
     part: pd.DataFrame, step: float, fill: str, max_gap: float, source: str, repairs: list[Repair]
 ) -> pd.DataFrame:
-    """One resource on the grid of multiples of `step` since the epoch, gaps filled and flagged."""
+    """One resource on the grid of multiples of `step` since the epoch, gaps filled and flagged.
+
+    Stamps that share an offset (always at second 30, say) are moved by that offset as a whole before they are rounded,
+    so a little jitter around it neither merges two rows nor opens a gap.
+    """
     name = part["resource_id"].iloc[0]
     step_ns = int(step * 1e9)
     stamps = part["timestamp"].astype("int64").to_numpy()
-    slots = (stamps + step_ns // 2) // step_ns
+    angle = 2 * np.pi * (stamps % step_ns) / step_ns
+    offset_ns = round(np.angle(np.exp(1j * angle).mean()) / (2 * np.pi) * step_ns)  # circular mean, half a step at most
+    slots = (stamps - offset_ns + step_ns // 2) // step_ns
+    n_slots = int(slots.max() - slots.min()) + 1
+    empty_frac = (
+        1 - len(np.unique(slots)) / n_slots
+    )  # weighed before the grid is made: one stray date can span a century
+    if empty_frac > LARGEST_EMPTY_FRAC:
+        first, last = part["timestamp"].min(), part["timestamp"].max()
+        raise SchemaError(
+            f"{source}: {empty_frac:.0%} of the intervals of {step:g} s are missing for {name}, from {first:%Y-%m-%d %H:%M} "
+            f"to {last:%Y-%m-%d %H:%M}. Remove stray dates, or aggregate to a longer step."
+        )
     count_repair(repairs, f"timestamps moved to the grid of {step:g} s", int((slots * step_ns != stamps).sum()))
     values = part.drop(columns=["resource_id", "timestamp"])
     how = {c: METRICS[c][3] if c in METRICS else "mean" for c in values}
@@ -54,10 +71,6 @@ def to_grid(
     count_repair(repairs, "rows that fell into the same interval, combined", len(values) - len(combined))
     frame = combined.reindex(np.arange(slots.min(), slots.max() + 1))
     missing = frame.isna().any(axis=1)
-    if missing.mean() > 0.5:
-        raise SchemaError(
-            f"{source}: {missing.mean():.0%} of the intervals of {step:g} s are missing for {name}. Check the step or the dates."
-        )
     if missing.any():
         _fill(frame, missing.to_numpy(), step, fill, max_gap, repairs)
     frame.index = pd.MultiIndex.from_product(
@@ -72,23 +85,33 @@ def _fill(
     runs = np.cumsum(np.diff(missing.astype(int), prepend=0) == 1) * missing
     length = np.bincount(runs)[runs] * step
     long = missing & (length > max_gap)
+    copied = np.zeros(len(frame), dtype=bool)
+    flags = frame.pop("quality_flag").fillna(0.0) if "quality_flag" in frame else 0.0
     per_day = round(ISO_DAY_NS / 1e9 / step)
     for column in frame:
         filled = frame[column].fillna(0.0) if fill == "zero" else frame[column].interpolate(limit_direction="both")
         if fill == "interpolate" and long.any():
             days = [frame[column].shift(sign * k * per_day) for k in (1, 2, 7) for sign in (1, -1)]
             same_time = pd.concat(days, axis=1).bfill(axis=1).iloc[:, 0]
-            filled = filled.mask(long & same_time.notna().to_numpy() & frame[column].isna().to_numpy(), same_time)
+            from_a_day = long & same_time.notna().to_numpy() & frame[column].isna().to_numpy()
+            filled = filled.mask(from_a_day, same_time)
+            copied |= from_a_day
         frame[column] = filled
+    if isinstance(flags, pd.Series) or fill != "zero":
+        frame["quality_flag"] = np.maximum(flags, 0.0 if fill == "zero" else missing.astype(float))
     if fill == "zero":
         repairs.append(Repair("intervals without a row filled with 0", int(missing.sum())))
         return
-    frame["quality_flag"] = missing.astype(float)
     count_repair(
         repairs, f"missing intervals interpolated (gaps up to {max_gap / 60:g} min)", int((missing & ~long).sum())
     )
     count_repair(
         repairs,
         f"missing intervals taken from the same time of a nearby day (gaps over {max_gap / 60:g} min)",
-        int(long.sum()),
+        int(copied.sum()),
+    )
+    count_repair(
+        repairs,
+        f"missing intervals interpolated although the gap is over {max_gap / 60:g} min (no nearby day to take them from)",
+        int((long & ~copied).sum()),
     )

@@ -35,7 +35,7 @@ _SCHEMA = pa.DataFrameSchema(
     {
         name: pa.Column(
             float,
-            pa.Check.in_range(low, high, name=f"{name} in {low:g}..{high:g} {unit}"),
+            pa.Check.in_range(low, min(high, np.finfo(float).max), name=f"{name} in {low:g}..{high:g} {unit}"),
             nullable=True,
             required=False,
         )
@@ -101,6 +101,10 @@ class Telemetry:
             )
         if not frame.index.is_monotonic_increasing:
             raise SchemaError(f"{self.source}: rows are not sorted by resource and time. Use sort_index().")
+        if len(self.resources) and not set(frame.index.unique(level=0)) <= set(self.resources.index):
+            raise SchemaError(
+                f"{self.source}: the table of resources lacks some that have observations. Add a row for each."
+            )
         unknown = [str(c) for c in frame.columns if c not in METRICS]
         if unknown:
             raise SchemaError(f"{self.source}: unknown columns {unknown}. Known columns: {', '.join(METRICS)}.")
@@ -155,7 +159,14 @@ class Telemetry:
         if resource_id is not None:
             series = self.series(metric, resource_id)
         else:
-            wide = self.observations[metric].dropna().unstack("resource_id")
+            column = self.observations[metric]
+            serving = (
+                column.notna().groupby(level="resource_id").transform("any")
+            )  # some resources may not have the metric
+            gone = column.index[column.isna() & serving]
+            if len(gone):
+                raise SchemaError(f"{self.source}: {metric} is missing at {gone[0][1]}; fill it first.")
+            wide = column[serving].unstack("resource_id")
             combined = wide.sum(axis=1) if METRICS[metric][3] == "sum" else wide.mean(axis=1)
             series = combined.asfreq(pd.Timedelta(seconds=self.step_seconds)).rename(metric)
         if series.isna().any():
@@ -187,7 +198,12 @@ class Telemetry:
         how = {c: METRICS[c][3] for c in self.observations.columns}
         grouped = self.observations.groupby(["resource_id", pd.Grouper(level="timestamp", freq=rule)])
         combined = grouped.agg(how)
-        whole = grouped.size() == round(ratio)
+        size = grouped.size()
+        for column in [
+            c for c, rule in how.items() if rule == "sum"
+        ]:  # a sum with a missing part is missing, not smaller
+            combined[column] = combined[column].where(grouped[column].count() == size)
+        whole = size == round(ratio)
         if not whole.any():
             raise SchemaError(f"{self.source}: shorter than one interval of {step_seconds:g} s.")
         note = Repair(f"incomplete intervals of {step_seconds:g} s at the ends left out", int((~whole).sum()))

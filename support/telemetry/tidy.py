@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Literal
+import re
+from typing import Literal, get_args
 
 import numpy as np
 import pandas as pd
@@ -10,22 +11,10 @@ import pandas as pd
 from support.errors import SchemaError, TooShortError
 from support.telemetry.grid import count_repair, step_seconds_of, to_grid
 from support.telemetry.schema import DERIVED, METRICS, Repair, Telemetry
+from support.telemetry.times import time_column, timestamps
 
 __all__ = ["tidy"]
 
-TIME_NAMES = (
-    "timestamp",
-    "@timestamp",
-    "time",
-    "datetime",
-    "date_time",
-    "date",
-    "ds",
-    "ts",
-    "period",
-    "start_time",
-    "starttime",
-)
 RESOURCE_NAMES = (
     "resource_id",
     "resource",
@@ -40,7 +29,7 @@ RESOURCE_NAMES = (
     "service",
 )
 SYNONYMS = {
-    "requests": ("count", "hits", "request_count", "invocations", "demand", "arrivals", "load"),
+    "requests": ("request_count", "count", "hits", "invocations", "arrivals", "demand"),
     "cpu_utilization": ("cpu", "cpu_usage", "cpu_percent", "cpu_p95", "cpuutilization"),
     "memory_utilization": ("memory", "mem", "memory_usage", "mem_percent", "mem_p95"),
     "disk_utilization": ("disk", "disk_usage", "disk_p95"),
@@ -48,7 +37,10 @@ SYNONYMS = {
     "cost_usd": ("cost",),
 }
 RATES = ("rps", "requests_per_second", "req_s", "qps", "requests_per_s")
+NO_METRIC = re.compile(r"(?:^|[_ ])(?:id|idx|index|row)$|^unnamed: \d+$", re.IGNORECASE)  # row numbers and keys
 MIN_ROWS = 10
+Duplicates = Literal["refuse", "sum", "mean", "first"]
+Fill = Literal["interpolate", "zero"]
 
 
 def tidy(
@@ -61,22 +53,29 @@ def tidy(
     resource_column: str | None = None,
     metric: str | None = None,
     timezone: str | None = None,
-    duplicates: Literal["refuse", "sum", "mean", "first"] = "refuse",
-    fill: Literal["interpolate", "zero"] = "interpolate",
+    duplicates: Duplicates = "refuse",
+    fill: Fill = "interpolate",
     max_gap_seconds: float = 3600.0,
 ) -> Telemetry:
     """Turn `table` into Telemetry on a regular grid; what is guessed, moved, dropped or filled is a Repair.
 
     timezone: of timestamps that carry none (default UTC). duplicates: what to do with two values at one time.
     fill: missing intervals are interpolated if the gap is at most `max_gap_seconds`, else taken from the same time of
-    the nearest day (both flagged quality_flag = 1), or are zero. Raises SchemaError, TooShortError.
+    a nearby day (both flagged quality_flag = 1), or are zero. Raises SchemaError, TooShortError.
     """
-    repairs = [Repair("rows read", len(table))]
-    time_name = _time_column(table, timestamp_column, source)
+    for option, given, known in (("duplicates", duplicates, get_args(Duplicates)), ("fill", fill, get_args(Fill))):
+        if given not in known:
+            raise SchemaError(f"{source}: {option}={given!r} is not understood. Use one of {', '.join(known)}.")
+    repairs = [Repair("rows read", len(table)), *table.attrs.get("repairs", ())]
+    time_name = time_column(table, timestamp_column, source)
     values = _value_columns(table, value_column, metric, time_name, source, repairs)
     resource_name = _resource_column(table, resource_column, source)
-    stamps = _timestamps(table[time_name], timezone, source, repairs)
-    ids = table[resource_name].astype(str) if resource_name else pd.Series("demand", index=table.index)
+    stamps = timestamps(table[time_name], timezone, source, repairs)
+    ids = pd.Series("demand", index=table.index)
+    if resource_name:
+        unnamed = table[resource_name].isna()
+        ids = table[resource_name].astype(str).str.strip().mask(unnamed, "unnamed")
+        count_repair(repairs, f"rows without a {resource_name!r}, kept as resource 'unnamed'", int(unnamed.sum()))
     frame = pd.DataFrame({"resource_id": ids, "timestamp": stamps})
     for name, column in values.items():
         frame[name] = _numbers(table[column], name, column, source, repairs)
@@ -87,8 +86,8 @@ def tidy(
         raise TooShortError(
             f"{source}: {len(frame)} usable rows; at least {MIN_ROWS} are needed, some days for a forecast."
         )
+    step = step_seconds_of(_one_per_time(frame), source)
     frame = _unique(frame, duplicates, source, repairs)
-    step = step_seconds_of(frame, source)
     pieces = [to_grid(part, step, fill, max_gap_seconds, source, repairs) for _, part in frame.groupby("resource_id")]
     observations = pd.concat(pieces).sort_index()
     for rate in [c for c in values if c in RATES]:
@@ -96,6 +95,7 @@ def tidy(
         repairs.append(
             Repair(f"'{values[rate]}' taken as requests/s and multiplied by the step of {step:g} s", len(observations))
         )
+    _say_what_is_odd(observations, values, repairs)
     merged: dict[str, int] = {}
     for repair in repairs:
         merged[repair.what] = merged.get(repair.what, 0) + repair.count
@@ -104,43 +104,24 @@ def tidy(
     return Telemetry(observations, float(step), source, provenance, False, resources, known)
 
 
-def _time_column(table: pd.DataFrame, wanted: str | None, source: str) -> str:
-    columns = [str(c) for c in table.columns]
-    if wanted is not None:
-        if wanted not in columns:
-            raise SchemaError(f"{source}: no column {wanted!r}; there are {columns}.")
-        return wanted
-    by_name = {c.lower(): c for c in columns}
-    for name in TIME_NAMES:
-        if name in by_name:
-            return by_name[name]
-    parsed = [c for c in columns if not pd.api.types.is_numeric_dtype(table[c]) and _looks_like_time(table[c])]
-    if len(parsed) == 1:
-        return parsed[0]
-    found = (
-        f"more than one column holds dates ({parsed})" if parsed else f"no column holds timestamps (columns: {columns})"
-    )
-    raise SchemaError(f"{source}: {found}. Name it with timestamp_column.")
-
-
-def _looks_like_time(column: pd.Series) -> bool:
-    head = column.dropna().head(50)
-    return bool(len(head)) and bool(
-        pd.to_datetime(head, errors="coerce", utc=True, format="mixed").notna().mean() > 0.9
-    )
-
-
-def _canonical(name: str) -> str | None:
-    low = name.lower()
-    if low in METRICS or low in RATES:
-        return low
-    return next((metric for metric, names in SYNONYMS.items() if low in names), None)
+def _known_columns(table: pd.DataFrame, columns: list[str]) -> dict[str, str]:
+    """Canonical metric -> column of the table, by the metric's own name first, then by its synonyms in order."""
+    by_name = {c.lower(): c for c in reversed(columns) if _is_numeric(table[c])}
+    known = {}
+    for metric in METRICS:
+        found = [by_name[name] for name in (metric, *SYNONYMS.get(metric, ())) if name in by_name]
+        if found:
+            known[metric] = found[0]
+    rates = [name for name in RATES if name in by_name]
+    if rates and "requests" not in known:
+        known = {rates[0]: by_name[rates[0]], **known}
+    return known
 
 
 def _value_columns(
     table: pd.DataFrame, wanted: str | None, metric: str | None, time_name: str, source: str, repairs: list[Repair]
 ) -> dict[str, str]:
-    """Canonical metric -> column of the table."""
+    """Canonical metric (or a rate's name) -> column of the table; what is guessed or left aside is a Repair."""
     columns = [str(c) for c in table.columns if c != time_name]
     if metric is not None and metric not in METRICS:
         raise SchemaError(
@@ -149,22 +130,49 @@ def _value_columns(
     if wanted is not None:
         if wanted not in columns:
             raise SchemaError(f"{source}: no column {wanted!r}; there are {columns}.")
-        return {metric or _canonical(wanted) or "requests": wanted}
-    known: dict[str, str] = {}
-    for column in columns:
-        name = _canonical(column)
-        if name and name not in known and _is_numeric(table[column]):
-            known[name] = column
-    if metric is None and known:
-        return known
-    numeric = [c for c in columns if _is_numeric(table[c]) and c.lower() not in RESOURCE_NAMES]
-    if not numeric:
-        raise SchemaError(
-            f"{source}: no numeric column beside {time_name!r} (columns: {columns}). Name one with value_column."
-        )
-    chosen = known[metric] if metric in known else numeric[0]
-    repairs.append(Repair(f"column '{chosen}' taken as {metric or 'requests'}", len(table)))
-    return {metric or "requests": chosen}
+        by_itself = next(iter(_known_columns(table, [wanted])), "requests")
+        rate = by_itself in RATES and metric in (None, "requests")
+        chosen = {by_itself if rate else metric or by_itself: wanted}
+    else:
+        known = _known_columns(table, columns)
+        numeric = [c for c in columns if _is_numeric(table[c]) and c.lower() not in RESOURCE_NAMES]
+        numeric = [c for c in numeric if not NO_METRIC.search(c)] or numeric
+        if metric in known:
+            chosen = {metric: known[metric]}
+        elif metric is None and any(name not in DERIVED for name in known):
+            chosen = known
+        elif numeric:
+            chosen = {metric or "requests": next((c for c in numeric if c.lower() == "value"), numeric[0])}
+        else:
+            first = {c: str(table[c].dropna().iloc[0])[:20] for c in columns[:5] if table[c].notna().any()}
+            raise SchemaError(
+                f"{source}: no numeric column beside {time_name!r} (first values: {first}). Write numbers without units or "
+                "separators of thousands, and name the column with value_column."
+            )
+    for name, column in chosen.items():
+        if name != column.lower() and name not in RATES:
+            repairs.append(Repair(f"column {column!r} taken as {name}", len(table)))
+    unused = [
+        c for c in columns if c not in chosen.values() and _is_numeric(table[c]) and c.lower() not in RESOURCE_NAMES
+    ]
+    count_repair(
+        repairs, f"numeric columns not used: {', '.join(unused[:6])}{' ...' if len(unused) > 6 else ''}", len(unused)
+    )
+    return chosen
+
+
+def _say_what_is_odd(observations: pd.DataFrame, values: dict[str, str], repairs: list[Repair]) -> None:
+    """Note what is kept as it is but should be known: percentages out of the usual range, resources that come and go."""
+    for metric in [m for m in values if m.endswith("_utilization")]:
+        column = observations[metric]
+        count_repair(repairs, f"values of {metric} above 100 percent, kept", int((column > 100).sum()))
+        if 0 < column.max() <= 1:
+            repairs.append(Repair(f"all of {metric} is at most 1; taken as percent, not as a fraction", len(column)))
+    sizes = observations.groupby(level="resource_id").size()
+    absent = len(sizes) * observations.index.get_level_values("timestamp").nunique() - len(observations)
+    count_repair(
+        repairs, "intervals before a resource's first or after its last row, not counted in totals", int(absent)
+    )
 
 
 def _is_numeric(column: pd.Series) -> bool:
@@ -182,51 +190,6 @@ def _resource_column(table: pd.DataFrame, wanted: str | None, source: str) -> st
     return next((by_name[name] for name in RESOURCE_NAMES if name in by_name), None)
 
 
-def _timestamps(column: pd.Series, timezone: str | None, source: str, repairs: list[Repair]) -> pd.Series:
-    if pd.api.types.is_numeric_dtype(column):
-        size = float(column.abs().median())
-        unit = next((u for u, top in (("s", 1e11), ("ms", 1e14), ("us", 1e17)) if size < top), "ns")
-        if size < 1e8:
-            raise SchemaError(
-                f"{source}: {column.name!r} holds numbers around {size:g}, which are no epoch times. Name the timestamp_column."
-            )
-        repairs.append(Repair(f"timestamps read as epoch {unit} in UTC", len(column)))
-        return pd.to_datetime(column, unit=unit, utc=True, errors="coerce").dt.as_unit("ns")
-    text = column.astype(str).str.strip() if column.dtype == object else column
-    aware = (
-        getattr(column.dt, "tz", None) is not None
-        if pd.api.types.is_datetime64_any_dtype(column)
-        else bool(text.head(100).str.contains(r"(?:Z|[+-]\d{2}:?\d{2})$", regex=True).mean() > 0.5)
-    )
-    try:
-        parsed = pd.to_datetime(text, utc=True, errors="raise")
-    except (ValueError, TypeError, OverflowError):
-        parsed = pd.to_datetime(text, utc=True, errors="coerce", format="mixed")
-    bad = parsed.isna()
-    if bad.mean() > 0.01:
-        where = int(np.flatnonzero(bad.to_numpy())[0])
-        raise SchemaError(
-            f"{source}: row {where + 2} of {column.name!r} is no timestamp: {str(column.iloc[where])[:40]!r} ({int(bad.sum())} such rows)."
-        )
-    count_repair(repairs, "timestamps that could not be read", int(bad.sum()))
-    if not aware:
-        if timezone is None:
-            repairs.append(Repair("timestamps carry no timezone, taken as UTC", len(column)))
-        else:
-            try:
-                local = parsed.dt.tz_localize(None).dt.tz_localize(
-                    timezone, ambiguous="NaT", nonexistent="shift_forward"
-                )
-            except (KeyError, ValueError, OSError):
-                raise SchemaError(f"{source}: no timezone {timezone!r}. Use a name such as Europe/Paris.") from None
-            count_repair(
-                repairs, "timestamps in the hour that the clock repeats, dropped", int(local.isna().sum() - bad.sum())
-            )
-            repairs.append(Repair(f"timestamps converted from {timezone} to UTC", len(column)))
-            parsed = local.dt.tz_convert("UTC")
-    return parsed.dt.as_unit("ns")
-
-
 def _numbers(column: pd.Series, metric: str, name: str, source: str, repairs: list[Repair]) -> pd.Series:
     numbers = pd.to_numeric(column, errors="coerce").astype(float).replace([np.inf, -np.inf], np.nan)
     garbage = numbers.isna() & column.notna()
@@ -242,6 +205,10 @@ def _numbers(column: pd.Series, metric: str, name: str, source: str, repairs: li
             f"{source}: row {where + 2} of {name!r} is negative ({numbers.iloc[where]:g}); {metric} cannot be. Remove or mend it."
         )
     return numbers
+
+
+def _one_per_time(frame: pd.DataFrame) -> pd.DataFrame:
+    return frame.drop_duplicates(["resource_id", "timestamp"]).sort_values(["resource_id", "timestamp"])
 
 
 def _unique(frame: pd.DataFrame, duplicates: str, source: str, repairs: list[Repair]) -> pd.DataFrame:

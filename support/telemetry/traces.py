@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from dataclasses import replace
 from functools import cache
 from pathlib import Path
 
@@ -15,12 +16,16 @@ from support.telemetry.files import read_table
 from support.telemetry.schema import Repair, Telemetry
 from support.telemetry.tidy import tidy
 
-__all__ = ["fetch", "list_traces", "load_trace", "trace_available"]
+__all__ = ["DATASETS", "fetch", "list_traces", "load_trace", "trace_available"]
+
+DATASETS = ("worldcup98", "nab")  # those that `load_trace` understands
+NAB_REQUESTS = ("request_count", "Twitter_volume", "nyc_taxi")  # counts per interval, near enough to requests
 
 MAIN_FILE = {"worldcup98": "invocation_count.csv"}
 DOWNLOAD_TIMEOUT_SECONDS = 20
 NAB_METRICS = {
     "cpu_utilization": "cpu_utilization",
+    "grok_asg": "cpu_utilization",
     "network_in": "network_in_mbps",
     "NetworkIn": "network_in_mbps",
 }
@@ -61,6 +66,7 @@ def fetch(name: str) -> Path:
                 f"{path}: its SHA-256 is not that of the registry; the file is damaged or another version."
             )
         return path
+    pooch.get_logger().setLevel("WARNING")  # its "Downloading ..." would end up on a page
     try:
         return Path(
             pooch.retrieve(
@@ -93,20 +99,22 @@ def load_trace(source: str) -> Telemetry:
     name = _file_of(source)
     path, table = fetch(name), list_traces()
     row = table[(table["dataset"] + "/" + table["file"]) == name].iloc[0]
-    provenance = f"Real trace {source}: {row['description']}. Licence: {row['licence']}."
+    artificial = "ARTIFICIAL" in row["description"]
+    kind = "Artificial series" if artificial else "Real trace"
+    provenance = f"{kind} {source}: {row['description'].removeprefix('ARTIFICIAL ')}. Licence: {row['licence']}."
     frame = read_table(str(path))
     if source == "worldcup98":
-        telemetry = tidy(
+        notice = "Its notice is the registered file worldcup98/WorldCup.html."
+        return tidy(
             frame,
             source=source,
-            provenance=provenance,
+            provenance=f"{provenance} {notice}",
             timestamp_column="period",
             value_column="count",
             metric="requests",
             fill="zero",
         )
-        return telemetry
-    return _nab(frame, source, provenance)
+    return replace(_nab(frame, source, provenance), synthetic=artificial)
 
 
 def _nab(frame: pd.DataFrame, source: str, provenance: str) -> Telemetry:
@@ -124,18 +132,13 @@ def _nab(frame: pd.DataFrame, source: str, provenance: str) -> Telemetry:
         metric=metric,
         duplicates="mean",
     )
-    if metric != "network_in_mbps":
+    if metric == "network_in_mbps":
+        note = Repair("bytes per interval converted to Mbit/s", len(frame))
+    elif metric == "requests" and not any(part in source for part in NAB_REQUESTS):
+        note = Repair("values that count no requests, taken as if they did (see the description)", len(frame))
+    else:
         return telemetry
-    note = Repair("bytes per interval converted to Mbit/s", len(frame))
-    return Telemetry(
-        telemetry.observations,
-        telemetry.step_seconds,
-        source,
-        provenance,
-        False,
-        telemetry.resources,
-        (*telemetry.repairs, note),
-    )
+    return replace(telemetry, repairs=(*telemetry.repairs, note))
 
 
 def _file_of(source: str) -> str:
@@ -158,4 +161,9 @@ def _mirror() -> Path | None:
 def _registry(mirror: Path | None) -> pd.DataFrame:
     """The mirror's own registry.csv if it has one, else the packaged one."""
     own = mirror / "registry.csv" if mirror else None
-    return pd.read_csv(own if own and own.exists() else Path(__file__).with_name("registry.csv"))
+    path = own if own and own.exists() else Path(__file__).with_name("registry.csv")
+    table = pd.read_csv(path)
+    lacking = [c for c in ("dataset", "file", "url", "sha256", "description", "licence") if c not in table.columns]
+    if lacking:
+        raise SourceError(f"{path}: the registry of traces lacks the columns {', '.join(lacking)}.")
+    return table
