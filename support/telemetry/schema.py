@@ -10,32 +10,61 @@ import pandera.pandas as pa
 
 from support.errors import SchemaError
 
-__all__ = ["METRICS", "Repair", "Telemetry"]
+__all__ = ["LABEL_COLUMNS", "METRICS", "Repair", "Telemetry"]
 
 # Canonical metric columns: unit, lowest and highest value, how to combine values of a coarser step.
-METRICS: dict[str, tuple[str, float, float, str]] = {
-    "requests": ("requests per interval", 0, np.inf, "sum"),
-    "cpu_utilization": ("percent", 0, 110, "mean"),
-    "memory_utilization": ("percent", 0, 110, "mean"),
-    "disk_utilization": ("percent", 0, 110, "mean"),
-    "network_in_mbps": ("Mbit/s", 0, np.inf, "mean"),
-    "network_out_mbps": ("Mbit/s", 0, np.inf, "mean"),
-    "disk_iops": ("operations/s", 0, np.inf, "mean"),
-    "queue_length": ("requests", 0, np.inf, "last"),
-    "cost_usd": ("USD per interval", 0, np.inf, "sum"),
-    "efficiency_score": ("fraction", 0, 1, "mean"),
-    "is_idle": ("flag", 0, 1, "max"),
-    "is_overprovisioned": ("flag", 0, 1, "max"),
-    "waste_percentage": ("percent", 0, 100, "mean"),
-    "quality_flag": ("0 good, 1 imputed, 2 anomaly", 0, 2, "max"),
-}
+METRICS: dict[str, tuple[str, float, float, str]] = (
+    {
+        "requests": ("requests per interval", 0, np.inf, "sum"),
+        "processed": ("requests per interval", 0, np.inf, "sum"),
+        "errors": ("requests per interval", 0, np.inf, "sum"),
+        "unique_clients": ("clients per interval", 0, np.inf, "max"),
+        "response_bytes": ("bytes per interval", 0, np.inf, "sum"),
+        "input_tokens": ("tokens per interval", 0, np.inf, "sum"),
+        "output_tokens": ("tokens per interval", 0, np.inf, "sum"),
+        "throughput_rps": ("requests/s", 0, np.inf, "mean"),
+        "latency_ms": ("milliseconds", 0, np.inf, "mean"),
+        "latency_p95_ms": ("milliseconds", 0, np.inf, "max"),
+        "availability_percent": ("percent", 0, 100, "mean"),
+        "cpu_utilization": ("percent", 0, 110, "mean"),
+        "memory_utilization": ("percent", 0, 110, "mean"),
+        "disk_utilization": ("percent", 0, 110, "mean"),
+        "network_in_mbps": ("Mbit/s", 0, np.inf, "mean"),
+        "network_out_mbps": ("Mbit/s", 0, np.inf, "mean"),
+        "disk_read_mbps": ("Mbit/s", 0, np.inf, "mean"),
+        "disk_write_mbps": ("Mbit/s", 0, np.inf, "mean"),
+        "disk_iops": ("operations/s", 0, np.inf, "mean"),
+        "cpu_cores_used": ("cores", 0, np.inf, "mean"),
+        "memory_assigned_gib": ("GiB", 0, np.inf, "mean"),
+        "queue_length": ("requests", 0, np.inf, "last"),
+        "cost_usd": ("USD per interval", 0, np.inf, "sum"),
+        "value": ("as given by the source", -np.inf, np.inf, "mean"),
+    }
+    | {  # metrics whose names the publisher removed
+        f"metric_{number:02d}": ("scaled by the publisher, about 0..1", -np.inf, np.inf, "mean")
+        for number in range(1, 51)
+    }
+    | {
+        "efficiency_score": ("fraction", 0, 1, "mean"),
+        "is_idle": ("flag", 0, 1, "max"),
+        "is_overprovisioned": ("flag", 0, 1, "max"),
+        "waste_percentage": ("percent", 0, 100, "mean"),
+        "quality_flag": ("0 good, 1 imputed, 2 anomaly", 0, 2, "max"),
+    }
+)
+_NAMED = ", ".join(m for m in METRICS if not m.startswith("metric_")) + ", metric_01 to metric_50"
+LABEL_COLUMNS = ("resource_id", "start", "end", "kind", "metrics")
 DERIVED = ("efficiency_score", "is_idle", "is_overprovisioned", "waste_percentage", "quality_flag")
 
 _SCHEMA = pa.DataFrameSchema(
     {
         name: pa.Column(
             float,
-            pa.Check.in_range(low, min(high, np.finfo(float).max), name=f"{name} in {low:g}..{high:g} {unit}"),
+            pa.Check.in_range(
+                max(low, np.finfo(float).min),
+                min(high, np.finfo(float).max),
+                name=f"{name} in {low:g}..{high:g} {unit}",
+            ),
             nullable=True,
             required=False,
         )
@@ -64,7 +93,9 @@ class Telemetry:
     resources: one row per resource (index `resource_id`), any of workload, region, instance_type and so on.
     source: the text given to `load`; provenance: one sentence on origin and licence; synthetic: True if generated.
     step_seconds: distance of two neighbouring timestamps of a resource.
-    repairs: what the loader changed. Raises SchemaError naming the column, the row and the mend.
+    repairs: what the loader changed. labels: known anomalies, one row each: LABEL_COLUMNS (resource_id, start and end as
+    UTC times of the first and last interval, kind, metrics separated by commas), empty if none are known.
+    Raises SchemaError naming the column, the row and the mend.
 
     Example:
         >>> index = pd.MultiIndex.from_product(
@@ -81,6 +112,7 @@ class Telemetry:
     synthetic: bool = False
     resources: pd.DataFrame = field(default_factory=pd.DataFrame)
     repairs: tuple[Repair, ...] = ()
+    labels: pd.DataFrame = field(default_factory=lambda: pd.DataFrame(columns=list(LABEL_COLUMNS)))
 
     def __post_init__(self) -> None:
         frame = self.observations
@@ -105,9 +137,13 @@ class Telemetry:
             raise SchemaError(
                 f"{self.source}: the table of resources lacks some that have observations. Add a row for each."
             )
+        if list(self.labels.columns) != list(LABEL_COLUMNS):
+            raise SchemaError(
+                f"{self.source}: labels have columns {list(self.labels.columns)}, not {list(LABEL_COLUMNS)}."
+            )
         unknown = [str(c) for c in frame.columns if c not in METRICS]
         if unknown:
-            raise SchemaError(f"{self.source}: unknown columns {unknown}. Known columns: {', '.join(METRICS)}.")
+            raise SchemaError(f"{self.source}: unknown columns {unknown}. Known columns: {_NAMED}.")
         try:
             _SCHEMA.validate(frame)
         except pa.errors.SchemaError as error:
@@ -217,4 +253,4 @@ def _in_words(error: pa.errors.SchemaError) -> str:
     if isinstance(cases, pd.DataFrame) and len(cases) and "failure_case" in cases:
         first = cases.iloc[0]
         return f"{error.schema.name or 'a column'} fails '{check}' in {len(cases)} rows, first value {first['failure_case']} at {first['index']}. Mend the unit or the value."
-    return f"{str(error).splitlines()[0]}. Known columns: {', '.join(METRICS)}."
+    return f"{str(error).splitlines()[0]}. Known columns: {_NAMED}."
