@@ -1,9 +1,12 @@
 """Telemetry: one type, one door (`load`), real traces and a generator."""
 
-from support.telemetry.generator import Traffic, ar1, bursts, synthetic, traffic, workloads
+from support.telemetry.generator import stream, synthetic
+from support.telemetry.processes import ar1, burst_factor
 from support.telemetry.schema import METRICS, Repair, Telemetry
 from support.telemetry.sources import load
+from support.telemetry.taxonomy import profile, taxonomy
 from support.telemetry.traces import fetch, list_traces, trace_available
+from support.telemetry.traffic import Traffic, traffic
 
 __all__ = [
     "METRICS",
@@ -11,12 +14,14 @@ __all__ = [
     "Telemetry",
     "Traffic",
     "ar1",
-    "bursts",
+    "burst_factor",
     "fetch",
     "list_traces",
     "load",
+    "profile",
+    "stream",
     "synthetic",
+    "taxonomy",
     "trace_available",
     "traffic",
-    "workloads",
 ]

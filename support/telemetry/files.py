@@ -5,23 +5,33 @@ from __future__ import annotations
 import csv
 import gzip
 import io
+import pickletools
 import re
 from collections.abc import Iterable, Iterator
-from pathlib import PurePosixPath
-from typing import IO
+from pathlib import Path, PurePosixPath
+from typing import IO, Any
 
 import fsspec
+import numpy as np
 import pandas as pd
 import requests
 
 from support.errors import SourceError
 from support.telemetry.schema import Repair
 
-__all__ = ["MAX_BYTES", "read_table"]
+__all__ = ["MAX_BYTES", "pickled_array", "read_table"]
 
 MAX_BYTES = 2_000_000_000
 DOWNLOAD_TIMEOUT_SECONDS, PIECE_BYTES = 20, 1 << 20
 SUFFIXES = (".csv", ".tsv", ".txt", ".csv.gz", ".parquet")
+
+# The opcodes that write one NumPy array with pickle protocol 3, without those that only fill the memo.
+ARRAY_OPCODES = re.compile(
+    "PROTO GLOBAL GLOBAL BININT1 TUPLE1 SHORT_BINBYTES TUPLE3 REDUCE MARK BININT1 (?:BININT[12]? ){1,2}TUPLE[12] "
+    "GLOBAL BINUNICODE (?:BININT1|NEWFALSE) (?:BININT1|NEWTRUE) TUPLE3 REDUCE MARK BININT1 BINUNICODE NONE NONE NONE "
+    "BININT BININT BININT1 TUPLE BUILD NEW(?:FALSE|TRUE) (?:SHORT_)?BINBYTES TUPLE BUILD STOP"
+)
+ARRAY_GLOBALS = re.compile("numpy\\._?core\\.multiarray _reconstruct,numpy ndarray,numpy dtype")  # NumPy 2 says _core
 
 
 def read_table(path: str, *, max_bytes: float = MAX_BYTES) -> pd.DataFrame:
@@ -59,6 +69,43 @@ def read_table(path: str, *, max_bytes: float = MAX_BYTES) -> pd.DataFrame:
     if frame.empty:
         raise SourceError(f"{path}: has a header but no rows. Give at least some days of observations.")
     return frame
+
+
+def pickled_array(path: Path) -> np.ndarray:
+    """The one NumPy array (1 or 2 dimensions) in a pickle of protocol 3, from its opcodes.
+
+    Nothing is imported or called, so a file that holds a command instead of numbers cannot run it: it raises SourceError.
+    Source: the opcodes of Python's `pickletools`.
+
+    Example:
+        >>> import pickle, tempfile
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     path = Path(folder, "array.pkl")
+        ...     _ = path.write_bytes(pickle.dumps(np.arange(6.0).reshape(2, 3), protocol=3))
+        ...     pickled_array(path).sum(axis=0).tolist()
+        [3.0, 5.0, 7.0]
+    """
+    try:
+        opcodes = [(code.name, value) for code, value, _ in pickletools.genops(path.read_bytes())]
+    except ValueError as error:
+        raise SourceError(f"{path}: is no whole pickle ({_short(error)}). Get it again.") from None
+    opcodes = [(name, value) for name, value in opcodes if "PUT" not in name]
+    arguments: dict[str, list[Any]] = {}
+    for name, value in opcodes:
+        arguments.setdefault(name, []).append(value)
+    needed = ",".join(map(str, arguments.get("GLOBAL", ())))
+    kind = "".join(map(str, reversed(arguments.get("BINUNICODE", ()))))  # "<f4" is written as f4, then <
+    plain = ARRAY_OPCODES.fullmatch(" ".join(name for name, _ in opcodes)) and ARRAY_GLOBALS.fullmatch(needed)
+    if not plain or not re.fullmatch("[<|][fiu][1248]", kind):
+        raise SourceError(f"{path}: is no pickle of one array of numbers; no other one is opened. Give CSV or Parquet.")
+    data: Any = opcodes[-4][1]
+    end = next(k for k in range(10, len(opcodes)) if opcodes[k][0].startswith("TUPLE"))
+    shape = [int(str(value)) for _, value in opcodes[10:end]]
+    if len(data) != np.prod(shape) * np.dtype(kind).itemsize:
+        raise SourceError(
+            f"{path}: has {len(data)} bytes of numbers, which do not fill an array of {shape}. Get it again."
+        )
+    return np.frombuffer(data, dtype=kind).reshape(shape, order="F" if opcodes[-5][0] == "NEWTRUE" else "C")
 
 
 def _too_large(path: str, size: float, max_bytes: float, *, at_least: bool = False) -> SourceError:

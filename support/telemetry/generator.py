@@ -1,189 +1,203 @@
-"""Synthetic telemetry with the shapes that decisions depend on: cycles, growth, memory in the noise, bursts that last."""
+"""Synthetic telemetry by preset, in blocks of resources: `load("synthetic:<preset>", seed=...)` is the usual way in."""
 
 from __future__ import annotations
 
 import zlib
-from dataclasses import dataclass
-from pathlib import Path
+from collections.abc import Iterator
+from typing import Any
+from zoneinfo import available_timezones
 
 import numpy as np
 import pandas as pd
-from scipy.signal import lfilter
-from scipy.special import expit, logit
 
 from support.errors import SourceError
-from support.telemetry.schema import Telemetry
+from support.telemetry.efficiency import EFFICIENCY_COLUMNS, efficiency
+from support.telemetry.incidents import INCIDENTS, inject, schedule
+from support.telemetry.presets import MACHINE, PRESETS, Draw, Preset
+from support.telemetry.processes import idle_cover
+from support.telemetry.schema import LABEL_COLUMNS, METRICS, Telemetry
+from support.telemetry.taxonomy import profile
 
-__all__ = ["PRESETS", "Traffic", "ar1", "bursts", "fleet", "synthetic", "traffic", "workloads"]
+__all__ = ["OPTIONS", "stream", "synthetic"]
 
 DAY_SECONDS = 86_400
+DECIMALS, COST_DECIMALS = 4, 8  # finer digits differ between processors
+ROWS_PER_BLOCK = 1_000_000
+MOST_RESOURCES = 100_000  # five digits in a name, so that names sort as numbers do
+MISSING_MINUTES = 30.0  # mean length of a hole: this book's assumption
+OPTIONS = ("days", "start", "end", "n_resources", "workload", "anomaly_rate", "missing_frac", "timezone", "country")
 
 
-@dataclass(frozen=True)
-class Traffic:
-    """What `traffic` generates: requests of one service.
-
-    base_rps: mean requests/s at the start. daily_amplitude, weekend_drop: fractions. growth_per_month: fraction,
-    compounded over 30 days. noise_sd, noise_memory_minutes: standard deviation and e-folding time of the AR(1) noise of the log rate.
-    bursts_per_day, burst_factor, burst_minutes: mean number, mean size (times the rate) and mean length of bursts.
-    """
-
-    base_rps: float = 120.0
-    daily_amplitude: float = 0.6
-    weekend_drop: float = 0.35
-    growth_per_month: float = 0.06
-    noise_sd: float = 0.10
-    noise_memory_minutes: float = 45.0
-    bursts_per_day: float = 0.5
-    burst_factor: float = 1.8
-    burst_minutes: float = 20.0
-
-
-PRESETS: dict[str, tuple[Traffic, str, int, float]] = {  # traffic, first day, days, step in seconds
-    "web": (Traffic(), "2026-03-02", 42, 60.0),
-    "worldcup98": (Traffic(55.0, 0.45, 0.15, 1.6, 0.12, 60.0, 1.0, 2.5, 45.0), "1998-04-30", 88, 60.0),
-}
+def _checked_times(name: str, preset: Preset, days: Any, start: Any, end: Any, step: float) -> pd.DatetimeIndex:
+    if days is not None and end is not None:
+        raise SourceError(f"{name}: days and end are both given. Give one of them.")
+    try:
+        first = pd.Timestamp(preset.first_day if start is None else start)
+        last = None if end is None else pd.Timestamp(end)
+    except ValueError as error:
+        raise SourceError(f"{name}: start or end is no date ({error}). Write 2026-03-02.") from None
+    if last is not None:
+        days = (last - first).days + 1
+    days = preset.days if days is None else days
+    if not days >= 1 or not 1 <= step <= DAY_SECONDS or DAY_SECONDS % step:
+        raise SourceError(
+            f"{name}: days={days}, step_seconds={step:g}; give at least 1 day and a step that divides a day."
+        )
+    if first != first.normalize() or first.tzinfo is not None:
+        raise SourceError(f"{name}: start={start!r} has a time of day. Days are whole and UTC: write 2026-03-02.")
+    times = pd.date_range(first, periods=int(days * DAY_SECONDS // step), freq=pd.Timedelta(seconds=step), tz="UTC")
+    if len(times) < 2:
+        raise SourceError(f"{name}: {len(times)} interval; give two or more (a longer time or a shorter step).")
+    return times.as_unit("ns")
 
 
-def workloads() -> pd.DataFrame:
-    """The workload table: one row per type, with a source for its numbers (percent, fractions)."""
-    return pd.read_csv(Path(__file__).with_name("workloads.csv"), index_col="workload")
+def stream(
+    preset: str,
+    *,
+    seed: int,
+    step_seconds: float | None = None,
+    rows_per_block: int = ROWS_PER_BLOCK,
+    **options: Any,
+) -> Iterator[Telemetry]:
+    """Blocks of resources, each with all of its time: at most `rows_per_block` rows, but one resource at least.
 
-
-def ar1(n_time: int, memory_steps: float, sd: float, *, rng: np.random.Generator) -> np.ndarray:
-    """Stationary AR(1) noise, shape (n_time,), standard deviation `sd`, autocorrelation exp(-lag / memory_steps).
+    options: those of OPTIONS that the preset knows. start, end: dates, both inclusive, UTC; days instead of end.
+    workload: one type of the taxonomy instead of the preset's mix. anomaly_rate: share of intervals in an incident
+    (see `INCIDENTS`). missing_frac: share of intervals without values. timezone, country: of the load's daily cycle and
+    holidays. Same arguments, same data; a resource's data do not depend on how many others there are, or on the blocks.
+    Raises SourceError for an unknown preset, type or option, or sizes that make no sense.
 
     Example:
-        >>> ar1(3, 10.0, 0.0, rng=np.random.default_rng(1)).tolist()
-        [0.0, 0.0, 0.0]
+        >>> [len(block.observations) for block in stream("fleet", seed=1, days=1, n_resources=3, rows_per_block=600)]
+        [576, 288]
     """
-    phi = np.exp(-1.0 / memory_steps)
-    shocks = rng.normal(0.0, sd * np.sqrt(1 - phi**2), n_time)
-    shocks[0] = rng.normal(0.0, sd)
-    return lfilter([1.0], [1.0, -phi], shocks)
-
-
-def bursts(n_time: int, per_step: float, factor: float, length_steps: float, *, rng: np.random.Generator) -> np.ndarray:
-    """Log factor of bursts, shape (n_time,): Poisson starts, geometric lengths, lognormal sizes; overlapping ones add up."""
-    starts = np.flatnonzero(rng.random(n_time) < per_step)
-    lengths = rng.geometric(1.0 / max(length_steps, 1.0), len(starts))
-    sizes = np.log(factor) * rng.lognormal(-0.045, 0.3, len(starts))
-    change = np.zeros(n_time + 1)
-    np.add.at(change, starts, sizes)
-    np.add.at(change, np.minimum(starts + lengths, n_time), -sizes)
-    return np.cumsum(change)[:n_time]
-
-
-def traffic(model: Traffic, times: pd.DatetimeIndex, *, rng: np.random.Generator) -> np.ndarray:
-    """Requests per interval at `times` (UTC, even step), shape (n_time,): Poisson around a rate with cycles, growth, noise, bursts.
-
-    Source: the cycles and AR(1) noise of the reference suite in the book's chapter on autoscaling policies.
-    """
-    step = (times[1] - times[0]).total_seconds()
-    elapsed_months = np.arange(len(times)) * step / (30 * DAY_SECONDS)
-    hours = times.hour + times.minute / 60 + times.second / 3600
-    log_rate = (
-        np.log(model.base_rps)
-        + model.daily_amplitude * np.cos(2 * np.pi * (hours - 15.0) / 24)
-        + 0.3 * model.daily_amplitude * np.cos(4 * np.pi * (hours - 20.0) / 24)
-        + np.log1p(-model.weekend_drop) * (times.dayofweek >= 5)
-        + np.log1p(model.growth_per_month) * elapsed_months
-        + ar1(len(times), model.noise_memory_minutes * 60 / step, model.noise_sd, rng=rng)
-        + bursts(
-            len(times),
-            model.bursts_per_day * step / DAY_SECONDS,
-            model.burst_factor,
-            model.burst_minutes * 60 / step,
-            rng=rng,
+    name = f"synthetic:{preset}"
+    if preset not in PRESETS:
+        raise SourceError(f"{name}: no such preset. Use {', '.join(PRESETS)}.")
+    of = PRESETS[preset]
+    options = {key: value for key, value in options.items() if value is not None}
+    unknown = sorted(set(options) - {"days", "start", "end", "anomaly_rate", "missing_frac", *of.options})
+    if unknown:
+        raise SourceError(
+            f"{name}: option {', '.join(unknown)} does not apply to this preset; it knows {', '.join(of.options) or 'none'}."
         )
+    step = float(of.step_seconds if step_seconds is None else step_seconds)
+    times = _checked_times(
+        name, of, options.pop("days", None), options.pop("start", None), options.pop("end", None), step
     )
-    return rng.poisson(np.exp(log_rate) * step).astype(float)
-
-
-def fleet(n_resources: int, times: pd.DatetimeIndex, *, seed: int) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """CPU, memory and network of `n_resources` machines at `times`: (observations, resources).
-
-    CPU and memory are percent, kept in (0, 100) by a logistic scale instead of clipping, so nothing piles up at the
-    bounds. Each resource has its own random stream, so its data do not depend on how many others there are.
-    """
-    table = workloads()
-    edges = table["share"].cumsum().to_numpy()
-    step = (times[1] - times[0]).total_seconds()
-    hours = times.hour + times.minute / 60
-    day = np.cos(2 * np.pi * (hours.to_numpy() - 14.0) / 24)
-    weekend = (times.dayofweek >= 5).astype(float)
-    frames, rows = [], []
-    for number in range(n_resources):
-        name = f"vm-{number:04d}"
-        rng = np.random.default_rng([seed, zlib.crc32(name.encode())])
-        workload = table.index[int(np.searchsorted(edges, rng.random() * edges[-1]))]
-        kind = table.loc[workload]
-        common = ar1(len(times), 3600 / step * 2, 0.35, rng=rng)
-        shape = kind["seasonal"] * (0.5 * day - 0.6 * weekend)
-        burst = bursts(
-            len(times), kind["burst_probability"] * step / DAY_SECONDS, kind["peak_factor"], 1800 / step, rng=rng
+    n_resources = options.pop("n_resources", of.n_resources)
+    missing_frac = options.get("missing_frac", 0.0)
+    if not 1 <= n_resources <= MOST_RESOURCES or n_resources != int(n_resources) or not 0 <= missing_frac < 1:
+        raise SourceError(
+            f"{name}: n_resources={n_resources}, missing_frac={missing_frac}; give 1 to {MOST_RESOURCES:,}, and 0 to below 1."
         )
-        idle = bursts(len(times), 0.5 * kind["idle_probability"] * step / DAY_SECONDS, 3.0, 7200 / step, rng=rng)
-        own = rng.normal(0.0, 0.3)
-        cpu = logit(kind["cpu_mean_percent"] / 100) + own + shape + common + 0.6 * burst - idle
-        memory = (
-            logit(kind["memory_mean_percent"] / 100)
-            + 0.5 * own
-            + 0.35 * (shape + common)
-            + ar1(len(times), 86400 / step, 0.15, rng=rng)
-        )
-        cpu_percent = 100 * expit(cpu)
-        network_in = (10 + 0.3 * cpu_percent) * np.exp(ar1(len(times), 1800 / step, 0.2, rng=rng))
-        index = pd.MultiIndex.from_product([[name], times], names=["resource_id", "timestamp"])
-        frames.append(
-            pd.DataFrame(
-                {
-                    "cpu_utilization": cpu_percent,
-                    "memory_utilization": 100 * expit(memory),
-                    "network_in_mbps": network_in,
-                    "network_out_mbps": 0.6 * network_in,
-                },
-                index=index,
-            )
-        )
-        rows.append((name, workload))
-    return pd.concat(frames), pd.DataFrame(rows, columns=["resource_id", "workload"]).set_index("resource_id")
+    schedule(1, step, options.get("anomaly_rate", 0.0), [], rng=np.random.default_rng(0))  # refuse a wrong rate at once
+    _known_type(name, preset, options.get("workload"))
+    if "timezone" in options and options["timezone"] not in available_timezones():
+        raise SourceError(f"{name}: timezone {options['timezone']!r} is not known. Use a name such as Europe/Berlin.")
+    per_block = max(rows_per_block // len(times), 1)
+
+    def blocks() -> Iterator[Telemetry]:
+        for first in range(0, int(n_resources), per_block):
+            numbers = range(first, min(first + per_block, int(n_resources)))
+            yield _block(preset, of, numbers, times, step, seed, options)
+
+    return blocks()
 
 
-def synthetic(
-    preset: str = "web", *, seed: int, days: int | None = None, step_seconds: float | None = None, n_resources: int = 12
+def _known_type(name: str, preset: str, workload: str | None) -> None:
+    kind = {"banking": "server", "industries": "application", "cloud": "workload"}.get(preset)
+    if workload is not None:
+        try:
+            profile(workload, kind)
+        except SourceError as error:
+            raise SourceError(f"{name}: workload {error}") from None
+
+
+def _block(
+    preset: str, of: Preset, numbers: range, times: pd.DatetimeIndex, step: float, seed: int, options: dict[str, Any]
 ) -> Telemetry:
-    """Synthetic Telemetry: `web` and `worldcup98` (requests of one service), `fleet` (CPU, memory, network of machines).
+    """The resources `numbers` as Telemetry; each is written into the table once, nothing is copied."""
+    columns = list(of.metrics)
+    rate, missing = options.get("anomaly_rate", 0.0), options.get("missing_frac", 0.0)
+    columns += list(EFFICIENCY_COLUMNS) * of.flags + ["quality_flag"] * bool(rate)
+    columns = [m for m in METRICS if m in columns]
+    n_time = len(times)
+    values = np.full((len(columns), len(numbers) * n_time), np.nan)
+    rows, labels = {}, []
+    for place, number in enumerate(numbers):
+        name = of.name.format(number)
+        rng = np.random.default_rng([seed, zlib.crc32(f"{preset}/{name}".encode())])
+        metrics, rows[name] = of.make(Draw(number, name, times, rng, seed, options))
+        here = slice(place * n_time, (place + 1) * n_time)
+        if rate:
+            kinds = [k for k, incident in INCIDENTS.items() if incident.metrics[0] in metrics]
+            flag = values[columns.index("quality_flag"), here]
+            flag[:] = 0.0
+            for kind, first, last in schedule(n_time, step, rate, kinds, rng=rng):
+                inject(metrics, kind, first, last, rng=rng)
+                flag[first : last + 1] = 2.0
+                shown = ",".join(m for m in INCIDENTS[kind].metrics if m in metrics)
+                labels.append((name, times[first], times[last], kind, shown))
+        for metric, column in metrics.items():
+            np.round(
+                column, COST_DECIMALS if metric == "cost_usd" else DECIMALS, out=values[columns.index(metric), here]
+            )
+        if missing:
+            hole = idle_cover(n_time, missing, MISSING_MINUTES * 60 / step, rng=rng) > 0.5
+            values[: len(of.metrics), here][:, hole] = np.nan
+        del metrics
+    if of.flags:
+        first_rows = np.arange(values.shape[1]) % n_time == 0
+        cpu, memory = (values[columns.index(m)] for m in MACHINE[:2])
+        at = columns.index(EFFICIENCY_COLUMNS[0])
+        efficiency(cpu, memory, first_rows, values[at : at + 4])
+    index = pd.MultiIndex(
+        [pd.Index(list(rows), dtype=object), times.rename(None)],
+        [
+            np.repeat(np.arange(len(numbers), dtype=np.int32), n_time),
+            np.tile(np.arange(n_time, dtype=np.int32), len(numbers)),
+        ],
+        names=["resource_id", "timestamp"],
+        verify_integrity=False,
+    )
+    return Telemetry(
+        pd.DataFrame(values.T, index=index, columns=columns, copy=False),
+        step,
+        "synthetic" if preset == "web" else f"synthetic:{preset}",
+        _provenance(preset, of, seed),
+        True,
+        pd.DataFrame.from_dict(rows, orient="index").rename_axis("resource_id"),
+        labels=pd.DataFrame(labels, columns=list(LABEL_COLUMNS)),
+    )
 
-    Same arguments, same data. Raises SourceError for an unknown preset or sizes that are not positive.
+
+def _provenance(preset: str, of: Preset, seed: int) -> str:
+    if preset == "worldcup98":
+        return (
+            f"SYNTHETIC TWIN of the trace worldcup98, generated with seed {seed}, because the real trace was asked for as a twin or could "
+            "not be had. Get the real one with a network connection, or with BOOK_DATA=<folder of traces>. Its numbers are not those of the trace."
+        )
+    return f"Synthetic {of.about}, generated with seed {seed}; not a measurement."
+
+
+def synthetic(preset: str = "web", *, seed: int, step_seconds: float | None = None, **options: Any) -> Telemetry:
+    """All blocks of `stream` as one Telemetry, which must fit into memory (about 100 bytes a row).
 
     Example:
         >>> synthetic("web", seed=1, days=1).demand().shape
         (1440,)
     """
-    if preset not in PRESETS and preset != "fleet":
-        raise SourceError(f"synthetic:{preset}: no such preset. Use {', '.join([*PRESETS, 'fleet'])}.")
-    model, first, default_days, default_step = PRESETS.get(preset, (Traffic(), "2026-03-02", 28, 300.0))
-    days = default_days if days is None else days
-    step = default_step if step_seconds is None else step_seconds
-    if days < 1 or not 1 <= step <= 3600 or n_resources < 1:
-        raise SourceError(
-            f"synthetic:{preset}: days={days}, step_seconds={step}, n_resources={n_resources}; use at least 1, 1 to 3600, at least 1."
-        )
-    times = pd.date_range(first, periods=int(days * DAY_SECONDS // step), freq=pd.Timedelta(seconds=step), tz="UTC")
-    source = "synthetic" if preset == "web" else f"synthetic:{preset}"
-    if preset == "fleet":
-        observations, resources = fleet(n_resources, times, seed=seed)
-        said = f"Synthetic fleet of {n_resources} machines, generated with seed {seed}; not a measurement."
-        return Telemetry(observations, float(step), source, said, True, resources)
-    rng = np.random.default_rng([seed, zlib.crc32(preset.encode())])
-    index = pd.MultiIndex.from_product([["front-end"], times], names=["resource_id", "timestamp"])
-    said = f"Synthetic traffic of one web service, generated with seed {seed}; not a measurement."
-    if preset == "worldcup98":
-        said = (
-            f"SYNTHETIC TWIN of the trace worldcup98, generated with seed {seed}, because the real trace was asked for as a twin or could "
-            "not be had. Get the real one with a network connection, or with BOOK_DATA=<folder of traces>. Its numbers are not those of the trace."
-        )
-    observations = pd.DataFrame({"requests": traffic(model, times, rng=rng)}, index=index)
-    resources = pd.DataFrame({"workload": ["web_app"]}, index=pd.Index(["front-end"], name="resource_id"))
-    return Telemetry(observations, float(step), source, said, True, resources)
+    blocks = list(stream(preset, seed=seed, step_seconds=step_seconds, **options))
+    if len(blocks) == 1:
+        return blocks[0]
+    first = blocks[0]
+    return Telemetry(
+        pd.concat([b.observations for b in blocks]),
+        first.step_seconds,
+        first.source,
+        first.provenance,
+        True,
+        pd.concat([b.resources for b in blocks]),
+        labels=pd.concat([b.labels for b in blocks], ignore_index=True),
+    )

@@ -8,11 +8,12 @@ import pandas as pd
 from support.errors import SchemaError
 from support.telemetry.schema import METRICS, Repair
 
-__all__ = ["count_repair", "step_seconds_of", "to_grid"]
+__all__ = ["count_repair", "merged_repairs", "step_seconds_of", "to_grid"]
 
 LOWEST_STEP_SECONDS, HIGHEST_STEP_SECONDS = 1.0, 86_400.0
 COMMON_STEPS_SECONDS = (60, 120, 300, 600, 900, 1800, 3600, 7200, 86_400)
 LARGEST_EMPTY_FRAC = 0.5
+LARGEST_EMPTY_FRAC_UNFILLED = 0.95  # a grid with holes left in it may be thin, but not boundless
 ISO_DAY_NS = 86_400_000_000_000
 
 
@@ -20,6 +21,19 @@ def count_repair(repairs: list[Repair], what: str, count: int) -> None:
     """Note a repair that touched `count` rows, if it touched any."""
     if count:
         repairs.append(Repair(what, count))
+
+
+def merged_repairs(repairs: list[Repair]) -> tuple[Repair, ...]:
+    """Repairs of the same kind as one each, their counts added, in the order of their first mention.
+
+    Example:
+        >>> merged_repairs([Repair("rows sorted", 2), Repair("rows read", 9), Repair("rows sorted", 1)])
+        (Repair(what='rows sorted', count=3), Repair(what='rows read', count=9))
+    """
+    merged: dict[str, int] = {}
+    for repair in repairs:
+        merged[repair.what] = merged.get(repair.what, 0) + repair.count
+    return tuple(Repair(what, count) for what, count in merged.items())
 
 
 def step_seconds_of(frame: pd.DataFrame, source: str) -> float:
@@ -43,7 +57,7 @@ def step_seconds_of(frame: pd.DataFrame, source: str) -> float:
 def to_grid(
     part: pd.DataFrame, step: float, fill: str, max_gap: float, source: str, repairs: list[Repair]
 ) -> pd.DataFrame:
-    """One resource on the grid of multiples of `step` since the epoch, gaps filled and flagged.
+    """One resource on the grid of multiples of `step` since the epoch, gaps filled and flagged (left NaN if fill="none").
 
     Stamps that share an offset (always at second 30, say) are moved by that offset as a whole before they are rounded,
     so a little jitter around it neither merges two rows nor opens a gap.
@@ -55,10 +69,9 @@ def to_grid(
     offset_ns = round(np.angle(np.exp(1j * angle).mean()) / (2 * np.pi) * step_ns)  # circular mean, half a step at most
     slots = (stamps - offset_ns + step_ns // 2) // step_ns
     n_slots = int(slots.max() - slots.min()) + 1
-    empty_frac = (
-        1 - len(np.unique(slots)) / n_slots
-    )  # weighed before the grid is made: one stray date can span a century
-    if empty_frac > LARGEST_EMPTY_FRAC:
+    n_filled = len(np.unique(slots))
+    empty_frac = 1 - n_filled / n_slots  # weighed before the grid is made: one stray date can span a century
+    if empty_frac > (LARGEST_EMPTY_FRAC_UNFILLED if fill == "none" else LARGEST_EMPTY_FRAC):
         first, last = part["timestamp"].min(), part["timestamp"].max()
         raise SchemaError(
             f"{source}: {empty_frac:.0%} of the intervals of {step:g} s are missing for {name}, from {first:%Y-%m-%d %H:%M} "
@@ -67,11 +80,17 @@ def to_grid(
     count_repair(repairs, f"timestamps moved to the grid of {step:g} s", int((slots * step_ns != stamps).sum()))
     values = part.drop(columns=["resource_id", "timestamp"])
     how = {c: METRICS[c][3] if c in METRICS else "mean" for c in values}
-    combined = values.groupby(slots).agg(how)
+    if n_filled == len(slots):
+        combined = values.set_axis(slots)
+    else:
+        groups = values.groupby(slots)
+        combined = groups.agg(how).where(groups.count() > 0)  # the sum of nothing is missing, not 0
     count_repair(repairs, "rows that fell into the same interval, combined", len(values) - len(combined))
     frame = combined.reindex(np.arange(slots.min(), slots.max() + 1))
     missing = frame.isna().any(axis=1)
-    if missing.any():
+    if fill == "none":
+        count_repair(repairs, "intervals without a value left missing, nothing filled", int(missing.sum()))
+    elif missing.any():
         _fill(frame, missing.to_numpy(), step, fill, max_gap, repairs)
     frame.index = pd.MultiIndex.from_product(
         [[name], pd.to_datetime(frame.index.to_numpy() * step_ns, utc=True)], names=["resource_id", "timestamp"]

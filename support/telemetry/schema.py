@@ -70,9 +70,6 @@ _SCHEMA = pa.DataFrameSchema(
         )
         for name, (unit, low, high, _) in METRICS.items()
     },
-    index=pa.MultiIndex(
-        [pa.Index(str, name="resource_id"), pa.Index(pd.DatetimeTZDtype("ns", "UTC"), name="timestamp")]
-    ),
     strict=True,
 )
 
@@ -124,15 +121,7 @@ class Telemetry:
             raise SchemaError(
                 f"{self.source}: the index is {list(frame.index.names)}, it must be [resource_id, timestamp]."
             )
-        if getattr(frame.index.get_level_values(1), "tz", None) is None:
-            raise SchemaError(f"{self.source}: timestamps have no timezone. Use tz_localize('UTC').")
-        if frame.index.has_duplicates:
-            where = frame.index[frame.index.duplicated()][0]
-            raise SchemaError(
-                f"{self.source}: {where[0]} has two rows at {where[1]}. Sum, average or drop one of them."
-            )
-        if not frame.index.is_monotonic_increasing:
-            raise SchemaError(f"{self.source}: rows are not sorted by resource and time. Use sort_index().")
+        self._check_index(frame.index)
         if len(self.resources) and not set(frame.index.unique(level=0)) <= set(self.resources.index):
             raise SchemaError(
                 f"{self.source}: the table of resources lacks some that have observations. Add a row for each."
@@ -145,17 +134,39 @@ class Telemetry:
         if unknown:
             raise SchemaError(f"{self.source}: unknown columns {unknown}. Known columns: {_NAMED}.")
         try:
-            _SCHEMA.validate(frame)
+            _SCHEMA.validate(frame, inplace=True)
         except pa.errors.SchemaError as error:
             raise SchemaError(f"{self.source}: {_in_words(error)}") from None
-        stamps = frame.index.get_level_values(1).asi8
-        codes = frame.index.codes[0]
-        steps = np.diff(stamps)[np.diff(codes) == 0] / 1e9
+        frame.__dict__.pop(
+            "pandera", None
+        )  # pandera's accessor refers back to the frame, which would then outlive its use
+        same = np.diff(frame.index.codes[0]) == 0
+        steps = np.diff(frame.index.levels[1].asi8[frame.index.codes[1]])[same] / 1e9
         if steps.size and np.abs(steps - self.step_seconds).max() > 1e-6:
-            at = frame.index[1:][np.diff(codes) == 0][int(np.abs(steps - self.step_seconds).argmax())]
+            at = frame.index[1:][same][int(np.abs(steps - self.step_seconds).argmax())]
             raise SchemaError(
                 f"{self.source}: {at[0]} has a gap or an uneven step before {at[1]}; fill the grid of {self.step_seconds:g} s first."
             )
+
+    def _check_index(self, index: pd.MultiIndex) -> None:
+        ids, stamps = index.levels
+        if getattr(stamps, "tz", None) is None:
+            raise SchemaError(f"{self.source}: timestamps have no timezone. Use tz_localize('UTC').")
+        if str(stamps.dtype) != "datetime64[ns, UTC]" or pd.api.types.infer_dtype(ids) != "string":
+            raise SchemaError(
+                f"{self.source}: the index holds {ids.dtype} and {stamps.dtype}, it must hold str and datetime64[ns, UTC]."
+            )
+        if ids.is_monotonic_increasing and stamps.is_monotonic_increasing:  # the codes tell, twenty times as fast
+            key = index.codes[0].astype(np.int64) * len(stamps) + index.codes[1]
+            if min(index.codes[0].min(), index.codes[1].min()) >= 0 and (np.diff(key) > 0).all():
+                return
+        if index.has_duplicates:
+            where = index[index.duplicated()][0]
+            raise SchemaError(
+                f"{self.source}: {where[0]} has two rows at {where[1]}. Sum, average or drop one of them."
+            )
+        if not index.is_monotonic_increasing:
+            raise SchemaError(f"{self.source}: rows are not sorted by resource and time. Use sort_index().")
 
     @property
     def metrics(self) -> list[str]:

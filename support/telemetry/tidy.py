@@ -9,11 +9,11 @@ import numpy as np
 import pandas as pd
 
 from support.errors import SchemaError, TooShortError
-from support.telemetry.grid import count_repair, step_seconds_of, to_grid
+from support.telemetry.grid import count_repair, merged_repairs, step_seconds_of, to_grid
 from support.telemetry.schema import DERIVED, METRICS, Repair, Telemetry
 from support.telemetry.times import time_column, timestamps
 
-__all__ = ["tidy"]
+__all__ = ["Fill", "tidy"]
 
 RESOURCE_NAMES = (
     "resource_id",
@@ -40,7 +40,7 @@ RATES = ("rps", "requests_per_second", "req_s", "qps", "requests_per_s")
 NO_METRIC = re.compile(r"(?:^|[_ ])(?:id|idx|index|row)$|^unnamed: \d+$", re.IGNORECASE)  # row numbers and keys
 MIN_ROWS = 10
 Duplicates = Literal["refuse", "sum", "mean", "first"]
-Fill = Literal["interpolate", "zero"]
+Fill = Literal["interpolate", "zero", "none"]
 
 
 def tidy(
@@ -61,7 +61,7 @@ def tidy(
 
     timezone: of timestamps that carry none (default UTC). duplicates: what to do with two values at one time.
     fill: missing intervals are interpolated if the gap is at most `max_gap_seconds`, else taken from the same time of
-    a nearby day (both flagged quality_flag = 1), or are zero. Raises SchemaError, TooShortError.
+    a nearby day (both flagged quality_flag = 1), or are zero, or stay missing (none). Raises SchemaError, TooShortError.
     """
     for option, given, known in (("duplicates", duplicates, get_args(Duplicates)), ("fill", fill, get_args(Fill))):
         if given not in known:
@@ -96,12 +96,8 @@ def tidy(
             Repair(f"'{values[rate]}' taken as requests/s and multiplied by the step of {step:g} s", len(observations))
         )
     _say_what_is_odd(observations, values, repairs)
-    merged: dict[str, int] = {}
-    for repair in repairs:
-        merged[repair.what] = merged.get(repair.what, 0) + repair.count
-    known = tuple(Repair(what, count) for what, count in merged.items())
     resources = pd.DataFrame(index=pd.Index(sorted(frame["resource_id"].unique()), name="resource_id"))
-    return Telemetry(observations, float(step), source, provenance, False, resources, known)
+    return Telemetry(observations, float(step), source, provenance, False, resources, merged_repairs(repairs))
 
 
 def _known_columns(table: pd.DataFrame, columns: list[str]) -> dict[str, str]:
@@ -199,7 +195,7 @@ def _numbers(column: pd.Series, metric: str, name: str, source: str, repairs: li
             f"{source}: row {where + 2} of {name!r} is no number: {str(column.iloc[where])[:40]!r} ({int(garbage.sum())} such rows)."
         )
     count_repair(repairs, f"values of '{name}' that are no numbers, treated as missing", int(garbage.sum()))
-    if (numbers < 0).any():
+    if (numbers < METRICS.get(metric, ("", 0.0))[1]).any():
         where = int(np.flatnonzero((numbers < 0).to_numpy())[0])
         raise SchemaError(
             f"{source}: row {where + 2} of {name!r} is negative ({numbers.iloc[where]:g}); {metric} cannot be. Remove or mend it."

@@ -216,7 +216,12 @@ def test_the_lock_pins_every_dependency_within_its_range_and_names_no_index():
             assert re.fullmatch(r"==[^*]+", str(pin.specifier)), line
             pins.setdefault(pin.name.lower().replace("_", "-"), []).append(str(pin.specifier)[2:])
     project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
-    for wanted in map(Requirement, [*project["dependencies"], *project["optional-dependencies"]["dev"]]):
+    extras = project["optional-dependencies"]
+    asked = [Requirement(text) for text in [*project["dependencies"], *extras["dev"]]]
+    own = [name for wanted in asked if wanted.name == project["name"] for name in wanted.extras]  # an extra in an extra
+    assert own == ["scale"]
+    asked += [Requirement(text) for name in own for text in extras[name]]
+    for wanted in (wanted for wanted in asked if wanted.name != project["name"]):
         versions = pins[wanted.name.lower().replace("_", "-")]
         assert all(wanted.specifier.contains(v, prereleases=True) for v in versions), wanted
 

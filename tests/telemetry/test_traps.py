@@ -269,3 +269,13 @@ def test_http_without_a_server():
     with pytest.raises(SourceError, match="cannot be fetched") as caught:
         load("http://127.0.0.1:9/my.csv?key=secret")
     assert "secret" not in str(caught.value)
+
+
+@pytest.mark.parametrize("fill", ["interpolate", "none"])
+def test_a_missing_count_beside_two_rows_of_one_interval_stays_missing(fill):
+    rows = [(f"2026-01-01 00:{m:02d}:00", 10.0) for m in range(30)]
+    rows[5] = (rows[5][0], float("nan"))
+    rows.insert(10, ("2026-01-01 00:09:20", 7.0))  # shares the interval of 00:09
+    telemetry = tidy(pd.DataFrame(rows, columns=["timestamp", "requests"]), source="s", provenance="p", fill=fill)
+    values = telemetry.observations["requests"].to_numpy()
+    assert values[9] == 17 and (np.isnan(values[5]) if fill == "none" else values[5] == 10)

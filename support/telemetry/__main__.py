@@ -1,0 +1,177 @@
+"""The command of this part: `python -m support.telemetry generate | traces | check`; `--help` lists the options."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import signal
+import sys
+from collections.abc import Sequence
+from typing import get_args
+
+import pandas as pd
+
+from support.errors import BookError, SourceError
+from support.telemetry.export import Layout, Partition, write
+from support.telemetry.generator import stream, synthetic
+from support.telemetry.presets import PRESETS
+from support.telemetry.progress import with_progress
+
+FORMATS = ("parquet", "csv", "csv.gz", "huggingface")
+DEFAULT_SEED = 20261121
+ASKED = ("start", "end", "days", "n_resources", "workload", "anomaly_rate", "missing_frac")  # options of the generator
+LOAD_OPTIONS = ("seed", "timestamp_column", "resource_column", "timezone", "duplicates")
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command; exit code 0, 2 for what the caller can mend (one sentence on stderr), 130 when interrupted."""
+    options = _parser().parse_args(arguments)
+    try:
+        options.run(options)
+        sys.stdout.flush()
+    except BookError as error:
+        print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("interrupted: nothing was written", file=sys.stderr)
+        return 130
+    except BrokenPipeError:  # `... | head` has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    return 0
+
+
+def _generate(options: argparse.Namespace) -> None:
+    asked = {name: getattr(options, name) for name in ASKED if getattr(options, name) is not None}
+    asked |= {"seed": options.seed, "step_seconds": options.step_seconds}
+    hub = options.format == "huggingface"
+    if options.push and not hub:
+        raise SourceError("--push: only a Hugging Face dataset can be pushed. Add --format huggingface.")
+    if hub and options.overwrite:
+        raise SourceError("--overwrite: a Hugging Face dataset is written to a new folder only. Choose another --out.")
+    suffix = "" if hub else f".{options.format or 'parquet'}"
+    out = options.out or options.preset.replace(":", "-").replace("/", "-") + suffix
+    print(f"generating {options.preset} with seed {options.seed} into {out}", flush=True)
+    if hub:
+        _generate_for_hub(options, out, asked)
+        return
+    blocks = stream(options.preset, **asked)
+    usual = PRESETS[options.preset].n_resources if options.preset in PRESETS else None
+    report = write(
+        with_progress(blocks, n_resources=options.n_resources or usual),
+        out,
+        format=options.format,
+        layout=options.layout,
+        partition=options.partition,
+        decimals=options.decimals,
+        overwrite=options.overwrite,
+    )
+    print(
+        f"wrote {report.rows:,} rows of {report.resources:,} resources with {report.labels:,} known anomalies: "
+        f"{report.bytes / 1e6:,.1f} MB in {report.seconds:.1f} s ({report.rows_per_second:,.0f} rows/s)"
+    )
+    print(f"units, origin, resources and known anomalies are in {report.files[1]}")
+    print(f'next: from support.telemetry.export import read; telemetry = read("{report.files[0]}")')
+
+
+def _generate_for_hub(options: argparse.Namespace, out: str, asked: dict[str, object]) -> None:
+    from support.telemetry import hub  # needs the extra `scale`, and a second
+
+    telemetry = synthetic(options.preset, **asked)  # type: ignore[arg-type]
+    splits = hub.to_splits(telemetry, options.form)
+    title = f"Synthetic telemetry: {options.preset}"
+    hub.save(splits, out, hub.card(telemetry, licence=options.licence, title=title, form=options.form))
+    print(
+        "wrote " + ", ".join(f"{part.num_rows:,} {name}" for name, part in splits.items()) + " examples and README.md"
+    )
+    if options.push:
+        print(f"published at {hub.push(out, options.push, private=not options.public)}")
+    print(f'next: from datasets import load_dataset; dataset = load_dataset("{out}")')
+
+
+def _traces(options: argparse.Namespace) -> None:
+    from support.telemetry.traces import datasets
+
+    _show(datasets().reset_index()[["dataset", "kind", "title"]])
+    print('next: from support.telemetry import load; telemetry = load("worldcup98")')
+
+
+def _check(options: argparse.Namespace) -> None:
+    from support.telemetry.quality import quality
+    from support.telemetry.sources import load
+
+    print(f"reading {options.source}", flush=True)
+    named = {name: getattr(options, name) for name in LOAD_OPTIONS if getattr(options, name) is not None}
+    telemetry = load(options.source, **named)
+    times = telemetry.observations.index.get_level_values("timestamp")
+    print(
+        f"{len(telemetry.observations):,} rows of {len(telemetry.resource_ids):,} resources every {telemetry.step_seconds:g} s, "
+        f"{times.min():%Y-%m-%d %H:%M} to {times.max():%Y-%m-%d %H:%M} UTC"
+    )
+    for repair in telemetry.repairs:
+        print(f"  {repair.what}: {repair.count:,}")
+    report = quality(telemetry)
+    table = report.table()
+    _show(table.assign(value=["-" if pd.isna(v) else f"{v:.3g}" for v in table["value"]]))
+    print(f"verdict: {report.verdict}. {report.headline()}")
+    if options.figure:
+        from support.telemetry.overview import overview
+
+        overview(telemetry).savefig(options.figure)
+        print(f"next: open {options.figure}")
+    else:
+        print("next: --figure overview.png draws seven panels of it")
+
+
+def _show(table: pd.DataFrame) -> None:
+    """Print a table, columns aligned on the left."""
+    cells = [list(map(str, table.columns)), *table.astype(str).to_numpy().tolist()]
+    widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
+    for row in cells:
+        print("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="python -m support.telemetry", description=__doc__.split(";")[0])
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+    make = commands.add_parser("generate", help="write synthetic telemetry to a file or folder")
+    make.set_defaults(run=_generate)
+    make.add_argument("--preset", default="workload", help=f"{', '.join(PRESETS)} or fitted:TRACE (default: workload)")
+    make.add_argument("--out", help="NAME.parquet, NAME.csv, NAME.csv.gz, or a folder (default: PRESET.parquet)")
+    make.add_argument("--format", choices=FORMATS, help="default: what --out says")
+    make.add_argument("--start", help="first day, UTC (YYYY-MM-DD)")
+    make.add_argument("--end", help="last day, UTC, included")
+    make.add_argument("--days", type=int, help="number of days, instead of --end")
+    make.add_argument("--step-seconds", type=float, help="distance of two rows of a resource")
+    make.add_argument("--n-resources", type=int, help="number of resources")
+    make.add_argument("--workload", help="one type of the taxonomy instead of a mix")
+    make.add_argument("--anomaly-rate", type=float, help="share of intervals in a labelled anomaly, such as 0.01")
+    make.add_argument("--missing-frac", type=float, help="share of intervals without values, such as 0.01")
+    make.add_argument("--seed", type=int, default=DEFAULT_SEED, help=f"same seed, same data (default: {DEFAULT_SEED})")
+    make.add_argument(
+        "--layout", choices=get_args(Layout), default="tidy",
+        help="tidy: resource, time and metrics; joined: and the columns of the resource; flat: and the calendar",
+    )  # fmt: skip
+    make.add_argument("--partition", choices=get_args(Partition), default="block", help="of a folder (default: block)")
+    make.add_argument("--decimals", type=int, help="round metrics to so many")
+    make.add_argument("--overwrite", action="store_true", help="replace what an earlier run wrote under this name")
+    make.add_argument("--form", default="rows", help="of a Hugging Face dataset: rows, sequences or anomaly_windows")
+    make.add_argument("--licence", default="cc0-1.0", help="of a Hugging Face dataset (default: cc0-1.0)")
+    make.add_argument("--push", metavar="USER/NAME", help="publish a Hugging Face dataset under this name, privately")
+    make.add_argument("--public", action="store_true", help="publish it for everybody")
+    traces = commands.add_parser("traces", help="list the real traces the book knows")
+    traces.set_defaults(run=_traces)
+    check = commands.add_parser("check", help="say what is wrong with a file, a trace or a preset")
+    check.set_defaults(run=_check)
+    check.add_argument("source", help="path or URL of a CSV or Parquet file, a trace, or synthetic:PRESET")
+    check.add_argument("--figure", metavar="FILE", help="also draw an overview (PNG, PDF or SVG)")
+    check.add_argument("--seed", type=int, help="of a synthetic source")
+    check.add_argument("--timestamp-column", help="column with the time (default: guessed)")
+    check.add_argument("--resource-column", help="column that names the resource (default: guessed)")
+    check.add_argument("--timezone", help="timezone of timestamps without one (default: UTC)")
+    check.add_argument("--duplicates", choices=["refuse", "sum", "mean", "first"], help="two values at one time")
+    return parser
+
+
+if __name__ == "__main__":
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # a terminated run cleans up like an interrupted one
+    sys.exit(main())
