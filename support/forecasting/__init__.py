@@ -1,8 +1,8 @@
 """Forecasting: one type, models that return it, and honest ways to compare them."""
 
+from support.forecast import LEVELS, Forecast
 from support.forecasting.backtest import Backtest, backtest
 from support.forecasting.conformal import conformalize
-from support.forecasting.forecast import LEVELS, Forecast
 from support.forecasting.metrics import coverage, crps, mase, pinball, scaled_quantile_loss
 from support.forecasting.short_term import RollingQuantiles, ShortTermModel, fit_short_term, roll_daily
 from support.forecasting.statistical import auto_ets, mstl, seasonal_naive

@@ -9,8 +9,8 @@ import numpy as np
 import pandas as pd
 
 from support.errors import TooShortError
+from support.forecast import Forecast
 from support.forecasting.conformal import conformalize
-from support.forecasting.forecast import Forecast
 from support.forecasting.metrics import coverage, crps, mase, scaled_quantile_loss
 from support.forecasting.statistical import seasonal_naive
 

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from support.errors import TooShortError
-from support.forecasting.forecast import Forecast
+from support.forecast import Forecast
 
 __all__ = ["conformalize"]
 

@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 
 from support.errors import SchemaError, TooShortError
-from support.forecasting.forecast import LEVELS, Forecast
+from support.forecast import LEVELS, Forecast
 
 __all__ = ["RollingQuantiles", "ShortTermModel", "fit_short_term", "roll_daily"]
 

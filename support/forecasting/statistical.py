@@ -10,7 +10,7 @@ import pandas as pd
 from statsforecast.models import MSTL, AutoETS
 
 from support.errors import TooShortError
-from support.forecasting.forecast import LEVELS, Forecast
+from support.forecast import LEVELS, Forecast
 
 __all__ = ["auto_ets", "mstl", "seasonal_errors", "seasonal_naive"]
 

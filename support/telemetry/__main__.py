@@ -6,27 +6,32 @@ import argparse
 import os
 import signal
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import get_args
 
 import pandas as pd
+import yaml
 
 from support.errors import BookError, SourceError
 from support.telemetry.export import Layout, Partition, write
-from support.telemetry.generator import stream, synthetic
+from support.telemetry.generator import OPTIONS, stream, synthetic
 from support.telemetry.presets import PRESETS
 from support.telemetry.progress import with_progress
 
 FORMATS = ("parquet", "csv", "csv.gz", "huggingface")
 DEFAULT_SEED = 20261121
-ASKED = ("start", "end", "days", "n_resources", "workload", "anomaly_rate", "missing_frac")  # options of the generator
 LOAD_OPTIONS = ("seed", "timestamp_column", "resource_column", "timezone", "duplicates")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command; exit code 0, 2 for what the caller can mend (one sentence on stderr), 130 when interrupted."""
-    options = _parser().parse_args(arguments)
+    parser, options_of_generate = _parser()
+    options = parser.parse_args(arguments)
     try:
+        if getattr(options, "config", None):
+            options_of_generate.set_defaults(**_configured(options.config, vars(options)))
+            options = parser.parse_args(arguments)  # the command line wins
         options.run(options)
         sys.stdout.flush()
     except BookError as error:
@@ -40,8 +45,22 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return 0
 
 
+def _configured(path: str, known: Mapping[str, object]) -> dict[str, object]:
+    """Options of `generate` from a YAML file, names as on the command line; SourceError for one that is not there."""
+    try:
+        given = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        raise SourceError(f"{path}: cannot be read as YAML ({' '.join(str(error).split())[:120]}).") from None
+    if not isinstance(given, dict):
+        raise SourceError(f"{path}: holds no options. Write lines such as preset: banking.")
+    named = {str(name).replace("-", "_"): value for name, value in given.items()}
+    if unknown := sorted(set(named) - set(known) | {"config", "run"} & set(named)):
+        raise SourceError(f"{path}: no option {unknown[0]!r}. Use those of generate --help, without the dashes.")
+    return {name: value if isinstance(value, bool) else str(value) for name, value in named.items()}
+
+
 def _generate(options: argparse.Namespace) -> None:
-    asked = {name: getattr(options, name) for name in ASKED if getattr(options, name) is not None}
+    asked = {name: getattr(options, name) for name in OPTIONS if getattr(options, name) is not None}
     asked |= {"seed": options.seed, "step_seconds": options.step_seconds}
     hub = options.format == "huggingface"
     if options.push and not hub:
@@ -130,12 +149,14 @@ def _show(table: pd.DataFrame) -> None:
         print("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
 
 
-def _parser() -> argparse.ArgumentParser:
+def _parser() -> tuple[argparse.ArgumentParser, argparse.ArgumentParser]:
+    """The parser, and that of `generate`."""
     parser = argparse.ArgumentParser(prog="python -m support.telemetry", description=__doc__.split(";")[0])
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
     make = commands.add_parser("generate", help="write synthetic telemetry to a file or folder")
     make.set_defaults(run=_generate)
     make.add_argument("--preset", default="workload", help=f"{', '.join(PRESETS)} or fitted:TRACE (default: workload)")
+    make.add_argument("--config", metavar="FILE", help="YAML file of these options; the command line wins")
     make.add_argument("--out", help="NAME.parquet, NAME.csv, NAME.csv.gz, or a folder (default: PRESET.parquet)")
     make.add_argument("--format", choices=FORMATS, help="default: what --out says")
     make.add_argument("--start", help="first day, UTC (YYYY-MM-DD)")
@@ -144,6 +165,10 @@ def _parser() -> argparse.ArgumentParser:
     make.add_argument("--step-seconds", type=float, help="distance of two rows of a resource")
     make.add_argument("--n-resources", type=int, help="number of resources")
     make.add_argument("--workload", help="one type of the taxonomy instead of a mix")
+    make.add_argument("--timezone", help="of the daily cycle, such as Europe/Berlin")
+    make.add_argument("--country", help="of the holidays, such as DE")
+    make.add_argument("--providers", help="of the preset cloud: some of AWS,Azure,GCP")
+    make.add_argument("--resource-types", help="of the preset cloud: some of compute,database,storage,network")
     make.add_argument("--anomaly-rate", type=float, help="share of intervals in a labelled anomaly, such as 0.01")
     make.add_argument("--missing-frac", type=float, help="share of intervals without values, such as 0.01")
     make.add_argument("--seed", type=int, default=DEFAULT_SEED, help=f"same seed, same data (default: {DEFAULT_SEED})")
@@ -169,7 +194,7 @@ def _parser() -> argparse.ArgumentParser:
     check.add_argument("--resource-column", help="column that names the resource (default: guessed)")
     check.add_argument("--timezone", help="timezone of timestamps without one (default: UTC)")
     check.add_argument("--duplicates", choices=["refuse", "sum", "mean", "first"], help="two values at one time")
-    return parser
+    return parser, make
 
 
 if __name__ == "__main__":

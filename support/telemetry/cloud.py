@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 
-from support.errors import SchemaError
+from support.errors import SchemaError, SourceError
 from support.telemetry.machines import Place, machine
 from support.telemetry.processes import ar1
 from support.telemetry.schema import Telemetry
@@ -66,25 +67,42 @@ def _shares(resource_type: str) -> tuple[tuple[str, ...], np.ndarray]:
     return tuple(table.index), (table / table.sum()).to_numpy()
 
 
+def _among(option: str, asked: str | Sequence[str] | None, known: Sequence[str]) -> list[str]:
+    """The names asked for (a sequence, or one text with commas), all of `known` if none; SourceError for another name."""
+    names = [n.strip() for n in (asked.split(",") if isinstance(asked, str) else asked or known)]
+    if wrong := [n for n in names if n not in known]:
+        raise SourceError(f"synthetic:cloud: {option} {wrong[0]!r} is not known. Use some of {', '.join(known)}.")
+    return names
+
+
 def resource(
-    times: pd.DatetimeIndex, *, rng: np.random.Generator, workload: str | None = None
+    times: pd.DatetimeIndex,
+    *,
+    rng: np.random.Generator,
+    workload: str | None = None,
+    providers: str | Sequence[str] | None = None,
+    resource_types: str | Sequence[str] | None = None,
 ) -> tuple[dict[str, np.ndarray], dict[str, object]]:
     """One resource of the estate: metrics at `times` (name -> shape (n_time,)) and its row of the table of resources.
 
     A machine or database has CPU, memory, network, operations/s and, if it serves, requests; a volume the disk's metrics;
-    a load balancer network and requests. cost_usd: list price, whether used or not; egress is charged by volume.
+    a load balancer the network's. cost_usd: list price, whether used or not; egress is charged by volume.
+    providers, resource_types: only these, for example "AWS,GCP" or ["compute"]. Raises SourceError for an unknown name.
     """
     step = (times[1] - times[0]).total_seconds()
-    kind = str(rng.choice(list(RESOURCE_TYPES), p=list(RESOURCE_TYPES.values())))
+    kinds = _among("resource type", resource_types, list(RESOURCE_TYPES))
+    weight = np.array([RESOURCE_TYPES[k] for k in kinds])
+    kind = str(rng.choice(kinds, p=weight / weight.sum()))
+    places = regions()[regions()["provider"].isin(_among("provider", providers, list(regions()["provider"].unique())))]
     names, shares = _shares(kind)
     drawn = str(rng.choice(names, p=shares))
     name = workload or drawn
     table = instances()
     offered = table[table["resource_type"] == kind]
     if kind == "compute":  # accelerators where they are of use
-        offered = offered[(offered["aws"] == "g4dn.xlarge") == (name in ACCELERATED)]
+        offered = offered[(offered["gpus"] > 0) == (name in ACCELERATED)]
     size = offered.iloc[int(rng.integers(len(offered)))]
-    region = regions().iloc[int(rng.integers(len(regions())))]
+    region = places.iloc[int(rng.integers(len(places)))]
     row: dict[str, object] = {
         "provider": region["provider"],
         "region": region["region"],

@@ -18,10 +18,11 @@ PROCESSING_MS, PROCESSING_SD = 73.6, 0.15  # mean; deviation in log units is thi
 PER_SECONDS = 120.0
 # Chosen so that its 95 % quantile of arrivals (10,134) and its mean queue (5,763) come out; see the chapter's claims.
 NOISE_SD, NOISE_MEMORY_MINUTES, WORKERS = 0.55, 40.0, 7
+ERROR_FRAC, BUSY_ERROR_FRAC = 0.002, 0.02  # of processed events, without and with a backlog: this book's assumption
 
 
 def event_queue(times: pd.DatetimeIndex, *, rng: np.random.Generator) -> dict[str, np.ndarray]:
-    """Metrics at `times` (UTC, even step): requests (arrivals), processed, queue_length (at the end), latency_ms.
+    """Metrics at `times` (UTC, even step): requests (arrivals), processed, errors (among these), queue_length (at the end), latency_ms.
 
     The queue follows Lindley's recursion Q[t] = max(Q[t-1] + arrivals[t] - capacity, 0), with the capacity of seven
     workers that need 73.6 ms an event; nothing is lost. latency_ms is the mean processing time of one event, not its wait.
@@ -46,9 +47,13 @@ def event_queue(times: pd.DatetimeIndex, *, rng: np.random.Generator) -> dict[st
     capacity = np.floor(WORKERS * step * 1000 / PROCESSING_MS)
     walk = np.cumsum(arrivals - capacity)
     queue = walk - np.minimum(np.minimum.accumulate(walk), 0)
+    processed = arrivals - np.diff(queue, prepend=0.0)
     return {
         "requests": arrivals,
-        "processed": arrivals - np.diff(queue, prepend=0.0),
+        "processed": processed,
+        "errors": rng.binomial(processed.astype(np.int64), np.where(queue > 0, BUSY_ERROR_FRAC, ERROR_FRAC)).astype(
+            float
+        ),
         "queue_length": queue,
         "latency_ms": PROCESSING_MS * np.exp(ar1(len(times), 10.0, PROCESSING_SD, rng=rng) - PROCESSING_SD**2 / 2),
     }

@@ -25,7 +25,19 @@ DECIMALS, COST_DECIMALS = 4, 8  # finer digits differ between processors
 ROWS_PER_BLOCK = 1_000_000
 MOST_RESOURCES = 100_000  # five digits in a name, so that names sort as numbers do
 MISSING_MINUTES = 30.0  # mean length of a hole: this book's assumption
-OPTIONS = ("days", "start", "end", "n_resources", "workload", "anomaly_rate", "missing_frac", "timezone", "country")
+OPTIONS = (
+    "days",
+    "start",
+    "end",
+    "n_resources",
+    "workload",
+    "anomaly_rate",
+    "missing_frac",
+    "timezone",
+    "country",
+    "providers",
+    "resource_types",
+)
 
 
 def _checked_times(name: str, preset: Preset, days: Any, start: Any, end: Any, step: float) -> pd.DatetimeIndex:
@@ -62,7 +74,7 @@ def stream(
     """Blocks of resources, each with all of its time: at most `rows_per_block` rows, but one resource at least.
 
     options: those of OPTIONS that the preset knows. start, end: dates, both inclusive, UTC; days instead of end.
-    workload: one type of the taxonomy instead of the preset's mix. anomaly_rate: share of intervals in an incident
+    workload: one type of the taxonomy instead of the preset's mix. providers, resource_types: of the preset `cloud`. anomaly_rate: share of intervals in an incident
     (see `INCIDENTS`). missing_frac: share of intervals without values. timezone, country: of the load's daily cycle and
     holidays. Same arguments, same data; a resource's data do not depend on how many others there are, or on the blocks.
     Raises SourceError for an unknown preset, type or option, or sizes that make no sense.

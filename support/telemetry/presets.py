@@ -80,7 +80,8 @@ def _fleet(draw: Draw) -> Made:
 
 
 def _cloud(draw: Draw) -> Made:
-    return cloud.resource(draw.times, rng=draw.rng, workload=draw.options.get("workload"))
+    asked = {name: draw.options.get(name) for name in ("workload", "providers", "resource_types")}
+    return cloud.resource(draw.times, rng=draw.rng, **asked)
 
 
 @cache
@@ -158,10 +159,10 @@ PRESETS: dict[str, Preset] = {
     "fleet": Preset("fleet of a mix of workload types", _fleet, "vm-{:05d}", IOPS, "2026-03-02", 28, 300.0, 12, flags=True,
                     options=("n_resources", "workload", "timezone", "country")),
     "cloud": Preset("estate across three providers", _cloud, "res-{:05d}", ("requests", *MACHINE, "disk_utilization", "disk_iops", "cost_usd"),
-                    "2026-03-02", 14, 300.0, 100, flags=True, options=("n_resources", "workload")),
+                    "2026-03-02", 14, 300.0, 100, flags=True, options=("n_resources", "workload", "providers", "resource_types")),
     "banking": Preset("fleet of a bank's servers", _banking, "server-{:05d}", DISK, "2022-01-01", 1461, 86_400.0, 120,
                       options=("n_resources", "workload", "country")),
-    "events": Preset("queue of events", _events, "queue-{:05d}", ("requests", "processed", "latency_ms", "queue_length"),
+    "events": Preset("queue of events", _events, "queue-{:05d}", ("requests", "processed", "errors", "latency_ms", "queue_length"),
                      "2025-03-01", 149, 120.0),
     "industries": Preset("machines of six industries, with known effects", _industries, "host-{:05d}", IOPS, "2026-03-02", 14, 300.0, 60,
                          flags=True, options=("n_resources", "workload", "timezone", "country")),

@@ -43,7 +43,7 @@ def load(
     `bitbrains-rnd:<vm>`); `log:<path>` of an access log; `prometheus+http://host:9090/?query=...&start=-6h&step=60` or
     `agent+http://host:9100/metrics?samples=60&step=5`; a path or URL of CSV, CSV.gz or Parquet, also one that
     `support.telemetry.export.write` wrote. seed: needed for generated sources. step_seconds: aggregate to this coarser step
-    (generated sources and logs are made at it). max_bytes: the largest file that is read.
+    (generated sources are made at it if it is no multiple of their own, logs always). max_bytes: the largest file that is read.
     options: for generated sources those of `support.telemetry.generator.stream`; for files `timestamp_column`,
     `value_column`, `resource_column`, `metric`, `timezone`, `duplicates`, `fill`, `max_gap_seconds` (see `tidy`).
     Raises SourceError, SchemaError, TooShortError, each one sentence that says how to mend it.

@@ -15,7 +15,7 @@ from support.errors import SourceError
 from support.telemetry import load
 from support.telemetry.__main__ import main
 from support.telemetry.export import read
-from support.telemetry.generator import stream
+from support.telemetry.generator import stream, synthetic
 from support.telemetry.progress import with_progress
 
 ROOT = Path(__file__).parents[2]
@@ -180,3 +180,31 @@ def test_an_error_in_a_block_is_passed_on():
 
     with pytest.raises(SourceError, match="broken"):
         list(with_progress(blocks(), file=Terminal()))
+
+
+def test_options_from_a_file_and_the_command_line_wins(capsys):
+    Path("fleet.yml").write_text(
+        "preset: cloud\nstart: 2026-01-05\ndays: 2\nn-resources: 6\nstep_seconds: 3600\nproviders: AWS,GCP\nseed: 3\nout: a.parquet\n"
+    )
+    code, said, _ = run("generate --config fleet.yml --seed 4 --n-resources 5", capsys)
+    assert code == 0 and "seed 4" in said
+    wanted = synthetic(
+        "cloud", seed=4, start="2026-01-05", days=2, n_resources=5, step_seconds=3600.0, providers="AWS,GCP"
+    )
+    pd.testing.assert_frame_equal(read("a.parquet").observations, wanted.observations, check_freq=False)
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        ("sede: 3", "no option 'sede'"),
+        ("config: a", "no option 'config'"),
+        ("3", "holds no options"),
+        ("a: [", "cannot be read as YAML"),
+    ],
+)
+def test_a_file_of_options_that_makes_no_sense(text, says, capsys):
+    Path("bad.yml").write_text(text)
+    code, _, err = run("generate --config bad.yml", capsys)
+    assert code == 2 and says in err and len(err.strip().splitlines()) == 1
+    assert run("generate --config none.yml", capsys)[0] == 2

@@ -47,7 +47,7 @@ def test_a_resource_does_not_depend_on_the_others_nor_on_the_blocks(preset):
 DIGESTS = {
     "fleet": "8830a73bad9383b0",
     "banking": "5f33f0f48be6d00d",
-    "events": "b0eabc67a55f0cc6",
+    "events": "8d97a5949564d4dc",
     "web": "213f5442f57ab4c8",
 }
 
@@ -287,3 +287,10 @@ def test_dates_are_inclusive():
 def test_a_seed_is_needed():
     with pytest.raises(SourceError, match="needs a seed"):
         load("synthetic")
+
+
+def test_an_estate_of_some_providers_and_types():
+    made = synthetic("cloud", seed=1, days=1, n_resources=20, providers="AWS, GCP", resource_types=["compute"]).resources
+    assert set(made["provider"]) == {"AWS", "GCP"} and set(made["resource_type"]) == {"compute"}
+    with pytest.raises(SourceError, match="provider 'Oracle' is not known. Use some of AWS, Azure, GCP"):
+        synthetic("cloud", seed=1, days=1, n_resources=1, providers="Oracle")
