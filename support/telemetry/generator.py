@@ -13,7 +13,7 @@ import pandas as pd
 from support.errors import SourceError
 from support.telemetry.efficiency import EFFICIENCY_COLUMNS, efficiency
 from support.telemetry.incidents import INCIDENTS, inject, schedule
-from support.telemetry.presets import MACHINE, PRESETS, Draw, Preset
+from support.telemetry.presets import FITTED, MACHINE, Draw, Preset, find_preset
 from support.telemetry.processes import idle_cover
 from support.telemetry.schema import LABEL_COLUMNS, METRICS, Telemetry
 from support.telemetry.taxonomy import profile
@@ -83,10 +83,8 @@ def stream(
         >>> [len(block.observations) for block in stream("fleet", seed=1, days=1, n_resources=3, rows_per_block=600)]
         [576, 288]
     """
-    name = f"synthetic:{preset}"
-    if preset not in PRESETS:
-        raise SourceError(f"{name}: no such preset. Use {', '.join(PRESETS)}.")
-    of = PRESETS[preset]
+    name = preset if preset.startswith(FITTED) else f"synthetic:{preset}"
+    of = find_preset(preset)
     options = {key: value for key, value in options.items() if value is not None}
     unknown = sorted(set(options) - {"days", "start", "end", "anomaly_rate", "missing_frac", *of.options})
     if unknown:
@@ -176,7 +174,7 @@ def _block(
     return Telemetry(
         pd.DataFrame(values.T, index=index, columns=columns, copy=False),
         step,
-        "synthetic" if preset == "web" else f"synthetic:{preset}",
+        "synthetic" if preset == "web" else preset if preset.startswith(FITTED) else f"synthetic:{preset}",
         _provenance(preset, of, seed),
         True,
         pd.DataFrame.from_dict(rows, orient="index").rename_axis("resource_id"),

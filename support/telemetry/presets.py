@@ -12,12 +12,13 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from support.errors import SourceError
 from support.telemetry import cloud, events
 from support.telemetry.machines import Place, machine
 from support.telemetry.taxonomy import profile, regions, taxonomy
 from support.telemetry.traffic import Traffic, traffic
 
-__all__ = ["PRESETS", "Draw", "Preset", "industries"]
+__all__ = ["FITTED", "PRESETS", "Draw", "Preset", "find_preset", "industries"]
 
 SPREAD_SD = 0.15  # log units, of a machine's level among its kind: this book's assumption
 MACHINE = ("cpu_utilization", "memory_utilization", "network_in_mbps", "network_out_mbps")
@@ -167,3 +168,30 @@ PRESETS: dict[str, Preset] = {
     "industries": Preset("machines of six industries, with known effects", _industries, "host-{:05d}", IOPS, "2026-03-02", 14, 300.0, 60,
                          flags=True, options=("n_resources", "workload", "timezone", "country")),
 }  # fmt: skip
+
+FITTED = "fitted:"
+
+
+def find_preset(name: str) -> Preset:
+    """The preset `name`, or `fitted:<trace>` from the committed model of that trace. Raises SourceError with the known names.
+
+    Example:
+        >>> find_preset("fitted:bitbrains").metrics
+        ('cpu_utilization',)
+    """
+    if not name.startswith(FITTED):
+        if name not in PRESETS:
+            raise SourceError(f"synthetic:{name}: no such preset. Use {', '.join(PRESETS)} or {FITTED}<trace>.")
+        return PRESETS[name]
+    from support.telemetry.fitted import new_machine, preset
+
+    model = preset(name.removeprefix(FITTED))
+
+    def make(draw: Draw) -> Made:
+        order = np.random.default_rng([draw.seed, zlib.crc32(name.encode())]).permutation(len(model.machines))
+        ancestor = int(order[draw.number % len(order)])  # all estimated machines come up once before one comes up again
+        values = new_machine(model, ancestor, draw.times, rng=draw.rng)
+        return dict(zip(model.metrics, values.T, strict=True)), {"workload": model.name}
+
+    about = f"machines like the {len(model.machines)} of {model.name}"
+    return Preset(about, make, "machine-{:05d}", model.metrics, "2026-03-02", 28, 300.0, 12)

@@ -290,7 +290,18 @@ def test_a_seed_is_needed():
 
 
 def test_an_estate_of_some_providers_and_types():
-    made = synthetic("cloud", seed=1, days=1, n_resources=20, providers="AWS, GCP", resource_types=["compute"]).resources
+    made = synthetic(
+        "cloud", seed=1, days=1, n_resources=20, providers="AWS, GCP", resource_types=["compute"]
+    ).resources
     assert set(made["provider"]) == {"AWS", "GCP"} and set(made["resource_type"]) == {"compute"}
     with pytest.raises(SourceError, match="provider 'Oracle' is not known. Use some of AWS, Azure, GCP"):
         synthetic("cloud", seed=1, days=1, n_resources=1, providers="Oracle")
+
+
+def test_fitted_presets_come_through_the_same_door():
+    few, many = (load("fitted:bitbrains", seed=3, days=2, n_resources=n) for n in (2, 4))
+    pd.testing.assert_frame_equal(few.observations, many.observations.loc[few.resource_ids])
+    assert few.source == "fitted:bitbrains" and few.synthetic and "seed 3" in few.provenance
+    assert len(load("fitted:bitbrains-rnd", seed=1, days=1, n_resources=1).metrics) == 6
+    with pytest.raises(SourceError, match="fitted:moon: no such model. Use one of asd, bitbrains"):
+        load("fitted:moon", seed=1)
