@@ -26,8 +26,8 @@ import numpy as np
 import pandas as pd
 
 from benchmarks.record import ROOT, store
-from support.telemetry.access_logs import load_access_log
-from support.telemetry.traces import fetch
+from support.telemetry.reading.access_logs import load_access_log
+from support.telemetry.reading.traces import fetch
 
 N_LINES = 1_000_000
 REPEATS = 4

@@ -1,7 +1,7 @@
 """How real simulated machines look: the fitted model, typed-in archetypes and the earlier systems' recipes, held-out machines.
 
 Run: python benchmarks/fidelity.py; writes benchmarks/results/fidelity.json (about 4 minutes on one core). With --write it
-fits the committed presets support/telemetry/fitted/*.json to the whole traces first. Needs the traces bitbrains-rnd,
+fits the committed presets support/telemetry/generation/fitted/*.json to the whole traces first. Needs the traces bitbrains-rnd,
 bitbrains-faststorage, nab and asd (BOOK_DATA or a download).
 """
 
@@ -26,10 +26,10 @@ from sklearn.model_selection import StratifiedGroupKFold
 
 from benchmarks.record import store
 from support.telemetry import load
-from support.telemetry.features import STEPS_PER_DAY, window_features
 from support.telemetry.fidelity import compare_statistics, machines, two_sample_test
-from support.telemetry.fitted import FOLDER, FittedModel, fit, simulate
-from support.telemetry.machines import Place, machine
+from support.telemetry.generation.fitted import FOLDER, FittedModel, fit, simulate
+from support.telemetry.generation.machines import Place, machine
+from support.telemetry.judging.features import STEPS_PER_DAY, window_features
 from support.telemetry.taxonomy import profile, taxonomy
 
 CPU = "cpu_utilization"

@@ -126,7 +126,7 @@ def peak(code: str) -> float:
 
 def main() -> None:
     """Measure and write the result."""
-    made = "from support.telemetry.generator import stream, synthetic; from support.telemetry.calendars import flat"
+    made = "from support.telemetry.generation.generator import stream, synthetic; from support.telemetry.calendars import flat"
     start = time.perf_counter()
     rows = banking_by_rows()
     bank_loop = time.perf_counter() - start
@@ -156,7 +156,7 @@ def main() -> None:
         for n_resources in STREAMED_RESOURCES:
             start = time.perf_counter()
             memory = peak(
-                f"{made}\nfrom support.telemetry.export import write\nblocks = stream('workload', seed=1, n_resources={n_resources})\n"
+                f"{made}\nfrom support.telemetry.storage.export import write\nblocks = stream('workload', seed=1, n_resources={n_resources})\n"
                 f"write(blocks, {str(Path(folder) / f'fleet-{n_resources}')!r}, format='parquet')"
             )
             size = sum(p.stat().st_size for p in (Path(folder) / f"fleet-{n_resources}").rglob("*.parquet"))

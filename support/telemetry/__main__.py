@@ -14,10 +14,10 @@ import pandas as pd
 import yaml
 
 from support.errors import BookError, SourceError
-from support.telemetry.export import Layout, Partition, write
-from support.telemetry.generator import OPTIONS, stream, synthetic
-from support.telemetry.presets import PRESETS
-from support.telemetry.progress import with_progress
+from support.telemetry.generation.generator import OPTIONS, stream, synthetic
+from support.telemetry.generation.presets import PRESETS
+from support.telemetry.generation.progress import with_progress
+from support.telemetry.storage.export import Layout, Partition, write
 
 FORMATS = ("parquet", "csv", "csv.gz", "huggingface")
 DEFAULT_SEED = 20261121
@@ -89,11 +89,11 @@ def _generate(options: argparse.Namespace) -> None:
         f"{report.bytes / 1e6:,.1f} MB in {report.seconds:.1f} s ({report.rows_per_second:,.0f} rows/s)"
     )
     print(f"units, origin, resources and known anomalies are in {report.files[1]}")
-    print(f'next: from support.telemetry.export import read; telemetry = read("{report.files[0]}")')
+    print(f'next: from support.telemetry.storage.export import read; telemetry = read("{report.files[0]}")')
 
 
 def _generate_for_hub(options: argparse.Namespace, out: str, asked: dict[str, object]) -> None:
-    from support.telemetry import hub  # needs the extra `scale`, and a second
+    from support.telemetry.storage import hub  # needs the extra `scale`, and a second
 
     telemetry = synthetic(options.preset, **asked)  # type: ignore[arg-type]
     splits = hub.to_splits(telemetry, options.form)
@@ -108,14 +108,14 @@ def _generate_for_hub(options: argparse.Namespace, out: str, asked: dict[str, ob
 
 
 def _traces(options: argparse.Namespace) -> None:
-    from support.telemetry.traces import datasets
+    from support.telemetry.reading.traces import datasets
 
     _show(datasets().reset_index()[["dataset", "kind", "title"]])
     print('next: from support.telemetry import load; telemetry = load("worldcup98")')
 
 
 def _check(options: argparse.Namespace) -> None:
-    from support.telemetry.quality import quality
+    from support.telemetry.judging.quality import quality
     from support.telemetry.sources import load
 
     print(f"reading {options.source}", flush=True)
@@ -133,7 +133,7 @@ def _check(options: argparse.Namespace) -> None:
     _show(table.assign(value=["-" if pd.isna(v) else f"{v:.3g}" for v in table["value"]]))
     print(f"verdict: {report.verdict}. {report.headline()}")
     if options.figure:
-        from support.telemetry.overview import overview
+        from support.telemetry.judging.overview import overview
 
         overview(telemetry).savefig(options.figure)
         print(f"next: open {options.figure}")

@@ -13,7 +13,7 @@ from sklearn.ensemble import ExtraTreesClassifier
 from sklearn.model_selection import StratifiedGroupKFold
 
 from support.errors import SchemaError, TooShortError
-from support.telemetry.features import STEPS_PER_DAY, correlation, machine_statistics, spells, window_features
+from support.telemetry.judging.features import STEPS_PER_DAY, correlation, machine_statistics, spells, window_features
 from support.telemetry.schema import Telemetry
 
 __all__ = ["FidelityReport", "Machines", "auc", "compare_statistics", "fidelity", "machines", "two_sample_test"]

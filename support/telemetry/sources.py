@@ -6,11 +6,11 @@ from pathlib import Path
 from typing import Any
 
 from support.errors import SourceError
-from support.telemetry.files import MAX_BYTES, SUFFIXES, read_table
-from support.telemetry.generator import OPTIONS, synthetic
+from support.telemetry.generation.generator import OPTIONS, synthetic
+from support.telemetry.reading.files import MAX_BYTES, SUFFIXES, read_table
+from support.telemetry.reading.tidy import tidy
+from support.telemetry.reading.traces import DATASETS, load_trace
 from support.telemetry.schema import Telemetry
-from support.telemetry.tidy import tidy
-from support.telemetry.traces import DATASETS, load_trace
 
 __all__ = ["load"]
 
@@ -42,9 +42,9 @@ def load(
     source: `synthetic`, `synthetic:<preset>`, `fitted:<trace>`; a registered trace (`worldcup98`, `nab:<folder>/<series>`,
     `bitbrains-rnd:<vm>`); `log:<path>` of an access log; `prometheus+http://host:9090/?query=...&start=-6h&step=60` or
     `agent+http://host:9100/metrics?samples=60&step=5`; a path or URL of CSV, CSV.gz or Parquet, also one that
-    `support.telemetry.export.write` wrote. seed: needed for generated sources. step_seconds: aggregate to this coarser step
+    `support.telemetry.storage.export.write` wrote. seed: needed for generated sources. step_seconds: aggregate to this coarser step
     (generated sources are made at it if it is no multiple of their own, logs always). max_bytes: the largest file that is read.
-    options: for generated sources those of `support.telemetry.generator.stream`; for files `timestamp_column`,
+    options: for generated sources those of `support.telemetry.generation.generator.stream`; for files `timestamp_column`,
     `value_column`, `resource_column`, `metric`, `timezone`, `duplicates`, `fill`, `max_gap_seconds` (see `tidy`).
     Raises SourceError, SchemaError, TooShortError, each one sentence that says how to mend it.
 
@@ -65,12 +65,12 @@ def load(
         _refuse_unknown(source, options, ())
         telemetry = load_trace(source)
     elif kind == "log":
-        from support.telemetry.access_logs import load_access_log  # Polars: only here
+        from support.telemetry.reading.access_logs import load_access_log  # Polars: only here
 
         _refuse_unknown(source, options, LOG_OPTIONS)
         telemetry = load_access_log(source[len("log:") :], step_seconds=step_seconds or 60.0, **options)
     elif kind in LIVE_KINDS:
-        from support.telemetry.live import load_live
+        from support.telemetry.reading.live import load_live
 
         _refuse_unknown(source.split("?")[0], options, LIVE_OPTIONS)
         telemetry = load_live(source, **options)
@@ -98,7 +98,9 @@ def _file(source: str, max_bytes: float, options: dict[str, Any]) -> Telemetry:
             f"{', '.join(DATASETS)}:<series>, and paths or URLs of {', '.join(SUFFIXES)}."
         )
     if not options and (Path(f"{source}.about.json").exists() or (Path(source) / "_about.json").exists()):
-        from support.telemetry.export import read  # what the book wrote, it reads whole: labels, resources, origin
+        from support.telemetry.storage.export import (
+            read,  # what the book wrote, it reads whole: labels, resources, origin
+        )
 
         return read(source)
     table = read_table(source, max_bytes=max_bytes)

@@ -20,8 +20,9 @@ from hypothesis import strategies as st
 from scipy import stats
 
 from support.errors import SchemaError, SourceError, TooShortError
-from support.telemetry import Telemetry, access_logs
-from support.telemetry.access_logs import load_access_log, log_metrics
+from support.telemetry import Telemetry
+from support.telemetry.reading import access_logs
+from support.telemetry.reading.access_logs import load_access_log, log_metrics
 
 ROOT = Path(__file__).resolve().parents[2]
 REAL = Path(os.environ.get("BOOK_DATA") or ROOT.parent / "shared" / "data") / "apache-logs" / "apache_logs"

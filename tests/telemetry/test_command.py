@@ -14,9 +14,9 @@ import pytest
 from support.errors import SourceError
 from support.telemetry import load
 from support.telemetry.__main__ import main
-from support.telemetry.export import read
-from support.telemetry.generator import stream, synthetic
-from support.telemetry.progress import with_progress
+from support.telemetry.generation.generator import stream, synthetic
+from support.telemetry.generation.progress import with_progress
+from support.telemetry.storage.export import read
 
 ROOT = Path(__file__).parents[2]
 

@@ -14,8 +14,8 @@ from hypothesis import strategies as st
 
 from support.errors import SchemaError, SourceError
 from support.telemetry import Repair, Telemetry, load
-from support.telemetry.export import read, write
 from support.telemetry.schema import LABEL_COLUMNS
+from support.telemetry.storage.export import read, write
 
 
 def fleet(n_resources=3, n_time=240, step=3600, first=0, seed=5, **changes):

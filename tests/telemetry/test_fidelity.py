@@ -9,7 +9,8 @@ from scipy import signal, stats
 from sklearn.metrics import roc_auc_score
 
 from support.errors import SchemaError, TooShortError
-from support.telemetry.features import (
+from support.telemetry.fidelity import auc, compare_statistics, fidelity, machines, two_sample_test
+from support.telemetry.judging.features import (
     STEPS_PER_DAY,
     acf,
     band_shares,
@@ -20,7 +21,6 @@ from support.telemetry.features import (
     spells,
     window_features,
 )
-from support.telemetry.fidelity import auc, compare_statistics, fidelity, machines, two_sample_test
 from support.telemetry.schema import Telemetry
 
 

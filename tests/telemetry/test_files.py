@@ -1,6 +1,7 @@
 """Files as readers keep them: bad ones are refused in one line that names them, good ones are read and every repair counted."""
 
 import gzip
+import signal
 import time
 
 import numpy as np
@@ -9,6 +10,7 @@ import pytest
 
 from support.errors import BookError, SchemaError, SourceError, TooShortError
 from support.telemetry import load
+from support.telemetry.reading.files import read_table
 
 DAY = 86_400
 
@@ -333,3 +335,18 @@ def test_synonyms_and_named_columns(tmp_path):
 def test_step_seconds_aggregates(tmp_path):
     telemetry = load(saved(tmp_path, table(360)), step_seconds=3600.0)
     assert telemetry.demand().tolist() == table(360)["requests"].to_numpy().reshape(6, 60).sum(axis=1).tolist()
+
+
+def test_an_interrupt_while_a_file_is_read_is_an_interrupt(tmp_path):
+    """pandas' tokenizer reports a signal as an error of parsing; whatever the moment, it stays an interrupt."""
+    table(200_000, step=10).to_csv(tmp_path / "my.csv", index=False)
+    before = signal.signal(signal.SIGALRM, signal.default_int_handler)
+    try:
+        for delay in np.linspace(0.001, 0.2, 25):
+            signal.setitimer(signal.ITIMER_REAL, delay)
+            with pytest.raises(KeyboardInterrupt):
+                read_table(str(tmp_path / "my.csv"))
+                time.sleep(5)
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)

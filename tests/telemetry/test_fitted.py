@@ -8,12 +8,12 @@ import pandas as pd
 import pytest
 
 from support.errors import SchemaError, SourceError, TooShortError
-from support.telemetry.features import STEPS_PER_DAY, acf, correlation, window_features
 from support.telemetry.fidelity import machines, two_sample_test
-from support.telemetry.fitted import FOLDER, FittedModel, fit, preset, presets, simulate
-from support.telemetry.fitted_estimates import _memory, fit_machine
-from support.telemetry.fitted_machines import ENDS, MEMORY_STEPS, redraw, simulate_machine
-from support.telemetry.processes import ar1
+from support.telemetry.generation.fitted import FOLDER, FittedModel, fit, preset, presets, simulate
+from support.telemetry.generation.fitted_estimates import _memory, fit_machine
+from support.telemetry.generation.fitted_machines import ENDS, MEMORY_STEPS, redraw, simulate_machine
+from support.telemetry.generation.processes import ar1
+from support.telemetry.judging.features import STEPS_PER_DAY, acf, correlation, window_features
 from support.telemetry.schema import METRICS
 
 CPU = "cpu_utilization"

@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 from support.errors import SchemaError, SourceError
 from support.telemetry import load, stream, synthetic, taxonomy
 from support.telemetry.calendars import calendar_features, flat
-from support.telemetry.cloud import TAGS, instances, unit_economics
-from support.telemetry.presets import PRESETS, industries
+from support.telemetry.generation.cloud import TAGS, instances, unit_economics
+from support.telemetry.generation.presets import PRESETS, industries
 
 STEPS = st.sampled_from([60.0, 300.0, 3600.0])
 

@@ -14,8 +14,8 @@ from hypothesis import strategies as st
 
 from support.errors import SourceError, TooShortError
 from support.telemetry import Telemetry
-from support.telemetry.hub import card, push, save, split_by_time, to_dataset, to_splits
 from support.telemetry.schema import LABEL_COLUMNS
+from support.telemetry.storage.hub import card, push, save, split_by_time, to_dataset, to_splits
 
 datasets = pytest.importorskip("datasets", reason="needs the extra: scale")
 

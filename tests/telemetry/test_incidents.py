@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from support.errors import SourceError
 from support.telemetry import load, synthetic
-from support.telemetry.incidents import INCIDENTS, schedule
+from support.telemetry.generation.incidents import INCIDENTS, schedule
 
 KINDS = list(INCIDENTS)
 

@@ -11,10 +11,10 @@ import polars as pl
 import pytest
 
 from support.errors import SchemaError, SourceError
-from support.telemetry import lake as module
-from support.telemetry.aggregation import aggregate
-from support.telemetry.lake import Lake
 from support.telemetry.schema import LABEL_COLUMNS, METRICS, Repair, Telemetry
+from support.telemetry.storage import lake as module
+from support.telemetry.storage.aggregation import aggregate
+from support.telemetry.storage.lake import Lake
 
 HOUR = pd.Timedelta("1h")
 

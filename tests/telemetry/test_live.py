@@ -14,8 +14,8 @@ import pytest
 from prometheus_client import CollectorRegistry, Counter, Gauge, start_http_server
 
 from support.errors import SchemaError, SourceError, TooShortError
-from support.telemetry.agents import load_agents
-from support.telemetry.live import MAX_POINTS, load_live, load_prometheus
+from support.telemetry.reading.agents import load_agents
+from support.telemetry.reading.live import MAX_POINTS, load_live, load_prometheus
 
 START = pd.Timestamp("2026-01-05T00:00:00Z")
 

@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 
 from support.telemetry import profile, taxonomy
-from support.telemetry.machines import Place, calibrate, floor_softly, machine
+from support.telemetry.generation.machines import Place, calibrate, floor_softly, machine
 from support.telemetry.taxonomy import KINDS
 
 STEP = 300

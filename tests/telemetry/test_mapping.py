@@ -14,10 +14,10 @@ from moto import mock_aws
 
 from support.errors import SchemaError, SourceError, TooShortError
 from support.telemetry import load
-from support.telemetry.mapping import detect_layout, hybrid, map_telemetry
-from support.telemetry.payloads import payload_table
+from support.telemetry.reading.mapping import detect_layout, hybrid, map_telemetry
+from support.telemetry.reading.payloads import payload_table
+from support.telemetry.reading.units import KEYS, UNITS, headers
 from support.telemetry.schema import LABEL_COLUMNS, METRICS, Telemetry
-from support.telemetry.units import KEYS, UNITS, headers
 
 ROOT = Path(__file__).resolve().parents[2]
 MIRROR = Path(os.environ.get("BOOK_DATA") or ROOT.parent / "shared" / "data")

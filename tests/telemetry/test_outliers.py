@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from support.errors import SchemaError
 from support.telemetry import Telemetry, load
-from support.telemetry.outliers import cap_outliers
+from support.telemetry.judging.outliers import cap_outliers
 
 
 def telemetry(values, ids=("a",)):

@@ -8,7 +8,7 @@ import pytest
 
 from support.telemetry import Telemetry, load
 from support.telemetry.calendars import calendar_features
-from support.telemetry.overview import overview
+from support.telemetry.judging.overview import overview
 from support.telemetry.schema import LABEL_COLUMNS
 
 

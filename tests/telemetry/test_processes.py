@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from support.telemetry.processes import ar1, burst_factor, desaturate, idle_cover, pulse_cover, saturate
+from support.telemetry.generation.processes import ar1, burst_factor, desaturate, idle_cover, pulse_cover, saturate
 
 
 @pytest.mark.parametrize(("memory", "sd"), [(5.0, 0.2), (40.0, 1.0)])

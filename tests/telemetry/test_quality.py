@@ -11,11 +11,11 @@ from scipy import signal
 
 from support.errors import SchemaError
 from support.plotting import use_style
-from support.telemetry.quality import LIMITS, quality
-from support.telemetry.quality_report import CHECKS, QualityReport
+from support.telemetry.judging.quality import LIMITS, quality
+from support.telemetry.judging.quality_report import CHECKS, QualityReport
+from support.telemetry.reading.tidy import tidy
 from support.telemetry.schema import Repair, Telemetry
 from support.telemetry.sources import load
-from support.telemetry.tidy import tidy
 
 DAYS = 28
 NEEDS_MIRROR = pytest.mark.skipif(not os.environ.get("BOOK_DATA"), reason="needs the mirror of traces, BOOK_DATA")

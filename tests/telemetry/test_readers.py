@@ -23,10 +23,11 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
 from support.errors import SourceError
-from support.telemetry import load, readers, readers_machines
-from support.telemetry.files import pickled_array
-from support.telemetry.tidy import tidy
-from support.telemetry.traces import list_traces, read_llm_events
+from support.telemetry import load
+from support.telemetry.reading import readers, readers_machines
+from support.telemetry.reading.files import pickled_array
+from support.telemetry.reading.tidy import tidy
+from support.telemetry.reading.traces import list_traces, read_llm_events
 
 ROOT = Path(__file__).resolve().parents[2]
 MIRROR = Path(os.environ.get("BOOK_DATA") or ROOT.parent / "shared" / "data")

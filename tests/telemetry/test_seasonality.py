@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from scipy import signal, stats
 
 from support.errors import SchemaError, TooShortError
-from support.telemetry.seasonality import seasonality
+from support.telemetry.judging.seasonality import seasonality
 from support.telemetry.sources import load
 
 HOUR, DAY, WEEK = 3600.0, 86_400.0, 604_800.0

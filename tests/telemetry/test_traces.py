@@ -14,15 +14,16 @@ import pandas as pd
 import pytest
 
 from support.errors import SourceError, TraceUnavailableError
-from support.telemetry import fetch, list_traces, load, trace_available, traces
-from support.telemetry.traces import DATASETS, datasets, read_llm_events
+from support.telemetry import fetch, list_traces, load, trace_available
+from support.telemetry.reading import traces
+from support.telemetry.reading.traces import DATASETS, datasets, read_llm_events
 
 ROOT = Path(__file__).resolve().parents[2]
 MIRROR = Path(os.environ.get("BOOK_DATA") or ROOT.parent / "shared" / "data")
 needs_mirror = pytest.mark.skipif(
     not (MIRROR / "worldcup98" / "invocation_count.csv").exists(), reason="no mirror of the traces"
 )
-REGISTRY = pd.read_csv(ROOT / "support" / "telemetry" / "registry.csv")
+REGISTRY = pd.read_csv(ROOT / "support" / "telemetry" / "reading" / "registry.csv")
 
 
 @pytest.fixture
@@ -56,7 +57,7 @@ def test_packaged_registry_is_used_without_a_mirror(monkeypatch):
 
 @needs_mirror
 def test_packaged_registry_is_that_of_the_mirror():
-    assert (ROOT / "support" / "telemetry" / "registry.csv").read_bytes() == (MIRROR / "registry.csv").read_bytes()
+    assert (ROOT / "support" / "telemetry" / "reading" / "registry.csv").read_bytes() == (MIRROR / "registry.csv").read_bytes()
 
 
 def test_datasets_cover_the_registry_and_say_whom_to_cite(monkeypatch):

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from support.errors import SchemaError, SourceError
 from support.telemetry import Telemetry, load
-from support.telemetry.tidy import tidy
+from support.telemetry.reading.tidy import tidy
 
 
 def table(n=400, step=60, first="2026-01-05"):

@@ -1,0 +1,1 @@
+"""How telemetry is made: presets, machines, incidents, and models fitted to traces."""

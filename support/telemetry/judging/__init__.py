@@ -1,0 +1,1 @@
+"""What telemetry is like: quality, seasonality, outliers, an overview, features of machines."""

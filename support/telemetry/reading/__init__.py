@@ -1,0 +1,1 @@
+"""How telemetry is read: files, traces, logs, exports of other systems, running systems."""

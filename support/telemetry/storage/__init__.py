@@ -1,0 +1,1 @@
+"""Where telemetry goes: files, a lake, the Hugging Face Hub."""
