@@ -19,15 +19,8 @@ from support.telemetry.reading.grid import count_repair
 from support.telemetry.reading.payloads import payload_table
 from support.telemetry.reading.tidy import tidy
 from support.telemetry.reading.units import (
-    CANONICAL,
-    KEYS,
-    LARGEST_FRACTION,
-    Converted,
-    convert,
-    header_key,
-    headers,
-    headless,
-)
+    CANONICAL, KEYS, LARGEST_FRACTION, Converted, convert, header_key, headers, headless,
+)  # fmt: skip
 from support.telemetry.reading.web import public_address
 from support.telemetry.schema import METRICS, Repair, Telemetry
 
