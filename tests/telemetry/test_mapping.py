@@ -14,7 +14,8 @@ from moto import mock_aws
 
 from support.errors import SchemaError, SourceError, TooShortError
 from support.telemetry import load
-from support.telemetry.reading.mapping import detect_layout, hybrid, map_telemetry
+from support.telemetry.generation.hybrid import hybrid
+from support.telemetry.reading.mapping import detect_layout, map_telemetry
 from support.telemetry.reading.payloads import payload_table
 from support.telemetry.reading.units import KEYS, UNITS, headers
 from support.telemetry.schema import LABEL_COLUMNS, METRICS, Telemetry
