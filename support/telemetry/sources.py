@@ -23,6 +23,7 @@ FILE_OPTIONS = (
     "duplicates",
     "fill",
     "max_gap_seconds",
+    "group_columns",
 )
 LIVE_KINDS = ("prometheus+http", "prometheus+https", "agent+http", "agent+https")
 LIVE_OPTIONS = ("columns", "units", "duplicates", "fill", "max_gap_seconds")
@@ -45,7 +46,8 @@ def load(
     `support.telemetry.storage.export.write` wrote. seed: needed for generated sources. step_seconds: aggregate to this coarser step
     (generated sources are made at it if it is no multiple of their own, logs always). max_bytes: the largest file that is read.
     options: for generated sources those of `support.telemetry.generation.generator.stream`; for files `timestamp_column`,
-    `value_column`, `resource_column`, `metric`, `timezone`, `duplicates`, `fill`, `max_gap_seconds` (see `tidy`).
+    `value_column`, `resource_column`, `metric`, `timezone`, `duplicates`, `fill`, `max_gap_seconds`, `group_columns` (see
+    `tidy`).
     Raises SourceError, SchemaError, TooShortError, each one sentence that says how to mend it.
 
     Example:

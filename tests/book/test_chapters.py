@@ -134,7 +134,7 @@ def test_every_public_name_of_support_is_used():
     sources = (
         [c.source for c in chapters()] + sorted((ROOT / "tests").rglob("*.py")) + sorted((ROOT / "book").rglob("*.py"))
     )
-    sources += sorted((ROOT / "support").rglob("*.py"))
+    sources += sorted((ROOT / "support").rglob("*.py")) + sorted((ROOT / "benchmarks").glob("*.py"))
     texts = {path: path.read_text(encoding="utf-8") for path in sources if "node_modules" not in path.parts}
     unused = []
     for module in sorted((ROOT / "support").rglob("*.py")):

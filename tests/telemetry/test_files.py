@@ -350,3 +350,39 @@ def test_an_interrupt_while_a_file_is_read_is_an_interrupt(tmp_path):
     finally:
         signal.setitimer(signal.ITIMER_REAL, 0)
         signal.signal(signal.SIGALRM, before)
+
+
+def fleet_table():
+    times = pd.date_range("2026-01-05", periods=48, freq="1h")
+    parts = [
+        pd.DataFrame(
+            {"timestamp": times, "vm": vm, "cpu_utilization": np.arange(48.0) % 30, "team": team, "tier": " gold"}
+        )
+        for vm, team in (("b", "search"), ("a", "shop"))
+    ]
+    return pd.concat(parts, ignore_index=True)
+
+
+def test_group_columns_become_the_table_of_resources(tmp_path):
+    fleet_table().to_csv(tmp_path / "fleet.csv", index=False)
+    made = load(str(tmp_path / "fleet.csv"), resource_column="vm", group_columns=["team", "tier"])
+    assert made.resources.to_dict() == {"team": {"a": "shop", "b": "search"}, "tier": {"a": "gold", "b": "gold"}}
+    assert made.metrics == ["cpu_utilization"]
+
+
+@pytest.mark.parametrize(
+    ("change", "columns", "says"),
+    [
+        (lambda t: t, ["planet"], "no group column 'planet'; there are"),
+        (
+            lambda t: t.assign(team=["x"] * 50 + ["y"] * 46),
+            ["team"],
+            "resource 'a' has 2 values in the group column 'team'",
+        ),
+        (lambda t: t.assign(team=None), ["team"], "resource 'a' has no value in the group column 'team'"),
+    ],
+)
+def test_groups_that_make_no_sense_are_refused(tmp_path, change, columns, says):
+    change(fleet_table()).to_csv(tmp_path / "fleet.csv", index=False)
+    with pytest.raises(SchemaError, match=says):
+        load(str(tmp_path / "fleet.csv"), resource_column="vm", group_columns=columns)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from typing import Literal, get_args
 
 import numpy as np
@@ -56,12 +57,14 @@ def tidy(
     duplicates: Duplicates = "refuse",
     fill: Fill = "interpolate",
     max_gap_seconds: float = 3600.0,
+    group_columns: Sequence[str] = (),
 ) -> Telemetry:
     """Turn `table` into Telemetry on a regular grid; what is guessed, moved, dropped or filled is a Repair.
 
     timezone: of timestamps that carry none (default UTC). duplicates: what to do with two values at one time.
     fill: missing intervals are interpolated if the gap is at most `max_gap_seconds`, else taken from the same time of
-    a nearby day (both flagged quality_flag = 1), or are zero, or stay missing (none). Raises SchemaError, TooShortError.
+    a nearby day (both flagged quality_flag = 1), or are zero, or stay missing (none). group_columns: what each resource
+    belongs to (industry, team, ...), one value a resource, for `resources`. Raises SchemaError, TooShortError.
     """
     for option, given, known in (("duplicates", duplicates, get_args(Duplicates)), ("fill", fill, get_args(Fill))):
         if given not in known:
@@ -96,8 +99,27 @@ def tidy(
             Repair(f"'{values[rate]}' taken as requests/s and multiplied by the step of {step:g} s", len(observations))
         )
     _say_what_is_odd(observations, values, repairs)
-    resources = pd.DataFrame(index=pd.Index(sorted(frame["resource_id"].unique()), name="resource_id"))
+    names = pd.Index(sorted(frame["resource_id"].unique()), name="resource_id")
+    resources = _groups(table, ids, group_columns, source).reindex(names)
     return Telemetry(observations, float(step), source, provenance, False, resources, merged_repairs(repairs))
+
+
+def _groups(table: pd.DataFrame, ids: pd.Series, columns: Sequence[str], source: str) -> pd.DataFrame:
+    """The groups of each resource, one text column each, index resource_id."""
+    if isinstance(columns, str):
+        columns = [columns]
+    if lacking := [c for c in columns if c not in table.columns]:
+        raise SchemaError(f"{source}: no group column {lacking[0]!r}; there are {list(map(str, table.columns))}.")
+    told = table[list(columns)].astype("string").apply(lambda c: c.str.strip()).groupby(ids.to_numpy())
+    for column in columns:
+        counts = told[column].nunique()
+        if (counts != 1).any():
+            name = counts.index[counts != 1][0]
+            how = "no value" if counts[name] == 0 else f"{counts[name]} values"
+            raise SchemaError(
+                f"{source}: resource {name!r} has {how} in the group column {column!r}; it must have one."
+            )
+    return told.first().astype(object).rename_axis("resource_id")
 
 
 def _known_columns(table: pd.DataFrame, columns: list[str]) -> dict[str, str]:
