@@ -42,7 +42,7 @@ def load(
 
     source: `synthetic`, `synthetic:<preset>`, `fitted:<trace>`; a registered trace (`worldcup98`, `nab:<folder>/<series>`,
     `bitbrains-rnd:<vm>`); `log:<path>` of an access log; `prometheus+http://host:9090/?query=...&start=-6h&step=60` or
-    `agent+http://host:9100/metrics?samples=60&step=5`; a path or URL of CSV, CSV.gz or Parquet, also one that
+    `agents:http://host:9100/metrics?samples=60&step=5`; a path or URL of CSV, CSV.gz or Parquet, also one that
     `support.telemetry.storage.export.write` wrote. seed: needed for generated sources. step_seconds: aggregate to this coarser step
     (generated sources are made at it if it is no multiple of their own, logs always). max_bytes: the largest file that is read.
     options: for generated sources those of `support.telemetry.generation.generator.stream`; for files `timestamp_column`,
@@ -71,9 +71,10 @@ def load(
 
         _refuse_unknown(source, options, LOG_OPTIONS)
         telemetry = load_access_log(source[len("log:") :], step_seconds=step_seconds or 60.0, **options)
-    elif kind in LIVE_KINDS:
+    elif kind in (*LIVE_KINDS, "agents"):
         from support.telemetry.reading.live import load_live
 
+        source = source.replace("agents:", "agent+", 1) if kind == "agents" else source
         _refuse_unknown(source.split("?")[0], options, LIVE_OPTIONS)
         telemetry = load_live(source, **options)
     else:

@@ -14,6 +14,7 @@ import pytest
 from prometheus_client import CollectorRegistry, Counter, Gauge, start_http_server
 
 from support.errors import SchemaError, SourceError, TooShortError
+from support.telemetry import load
 from support.telemetry.reading.agents import load_agents
 from support.telemetry.reading.live import MAX_POINTS, load_live, load_prometheus
 
@@ -382,11 +383,11 @@ def test_agents_that_give_no_metrics(status, kind, body, message):
         load_agents([f"{url}/metrics"], n_samples=1, step_seconds=1.0)
 
 
-def test_agents_by_one_string():
+@pytest.mark.parametrize("name", ["agent+", "agents:"])
+def test_agents_by_one_string(name):
     beat = iter(range(1000))
     with serving(lambda *_: Prometheus.json(200, {"cpu_percent": 10 + next(beat) % 3})) as url:
-        source = f"agent+{url}/a,{url}/b,{url}/c,{url}/d?samples=3&step=1"
-        telemetry = load_live(source)
+        telemetry = load(f"{name}{url}/a,{url}/b,{url}/c,{url}/d?samples=3&step=1")
     assert telemetry.metrics == ["cpu_utilization"] and len(telemetry.observations) == 12
     with pytest.raises(SourceError, match="at least one endpoint"):
         load_agents([], n_samples=1, step_seconds=1.0)
