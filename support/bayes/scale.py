@@ -33,7 +33,6 @@ __all__ = [
     "Variational",
     "fit_top_level",
     "fit_variational",
-    "fleet_log_density",
     "over_devices",
     "resource_terms",
 ]
@@ -103,7 +102,7 @@ def resource_terms(named: Arrays, z: jax.Array, own: Arrays, steer: Arrays) -> t
     return data + prior, theta, log_kappa
 
 
-def fleet_log_density(position: Arrays, fleet: Fleet) -> jax.Array:
+def _fleet_log_density(position: Arrays, fleet: Fleet) -> jax.Array:
     """Log posterior density of a full position (as `support.bayes.model.log_density`), for a fleet over devices.
 
     A position's `resource` is (n_resource, 2) with the fleet's empty resources included.

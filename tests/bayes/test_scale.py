@@ -16,7 +16,7 @@ from scipy.stats import beta, kstest, norm
 from support.bayes.calibration import coverage, ecdf_band, rank_of_truth, simulate_fleet, uniformity
 from support.bayes.informed import informed_points
 from support.bayes.numpyro_model import fleet_model
-from support.bayes.scale import fit_top_level, fit_variational, fleet_log_density, over_devices, resource_terms
+from support.bayes.scale import _fleet_log_density, fit_top_level, fit_variational, over_devices, resource_terms
 from support.bayes.statistics import seasonal_basis
 from support.bayes.summaries import as_fleet, draw_resources, summarise, top_log_density, top_parameters, top_start
 from support.errors import SchemaError, TooShortError
@@ -123,7 +123,7 @@ def test_the_density_of_the_fleet_is_numpyros_and_the_jacobian(small):
             jnp.log(named[k]).sum() for k in ("sd", "tau", "s")
         )  # NumPyro's density is over the spreads themselves
         theirs = numpyro_log_density(fleet_model, (stats,), {}, named)[0] + logs + jacobian
-        return fleet_log_density(unravel(flat), fleet) - theirs
+        return _fleet_log_density(unravel(flat), fleet) - theirs
 
     rng = np.random.default_rng(2)
     values = [float(difference(flat + 0.7 * rng.standard_normal(flat.shape))) for _ in range(4)]
@@ -206,7 +206,7 @@ import sys
 import jax, jax.numpy as jnp, numpy as np
 from support.bayes.calibration import simulate_fleet
 from support.bayes.informed import informed_points
-from support.bayes.scale import fit_top_level, fit_variational, fleet_log_density, over_devices
+from support.bayes.scale import fit_top_level, fit_variational, _fleet_log_density, over_devices
 from support.bayes.summaries import as_fleet, summarise, top_parameters, top_start
 assert jax.device_count() == 4
 stats, _ = simulate_fleet(rng=np.random.default_rng(5), n_industry=2, n_application=3, n_resource=7)  # 42: no multiple of 4
@@ -219,7 +219,7 @@ for fleet in (whole, over_devices(whole, 4)):
         assert n == 44 and len(fleet.resources["s1"].sharding.device_set) == 4
         assert fleet.resources["s1"].addressable_shards[0].data.shape[0] == 11
     position = top_start(fleet) | {"resource": z}
-    value, gradient = jax.jit(jax.value_and_grad(fleet_log_density))(position, fleet)
+    value, gradient = jax.jit(jax.value_and_grad(_fleet_log_density))(position, fleet)
     gradient["resource"] = gradient["resource"][:42]
     summaries = summarise(fleet, top_parameters(top_start(fleet), fleet)[0])
     if fleet is not whole:
