@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import hashlib
+import re
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -51,9 +52,12 @@ class Chapter:
         return sorted(found)
 
     def fingerprint(self, given: dict[str, object], extra: str = "") -> str:
-        """SHA-256 over all the run depends on: source, reachable support files, lock, Python, parameters, `extra`."""
+        """SHA-256 over all the run depends on: source, reachable support files, recorded results, lock, Python, parameters, `extra`."""
         digest = hashlib.sha256()
-        for path in [self.source, self.root / "requirements.lock", *self.support_files()]:
+        names = re.findall(r"""\brecorded\(["'](\w+)["']\)""", self.source.read_text(encoding="utf-8"))
+        records = [self.root / "benchmarks" / "results" / f"{name}.json" for name in sorted(set(names))]
+        known = [path for path in records if path.exists()]
+        for path in [self.source, self.root / "requirements.lock", *self.support_files(), *known]:
             digest.update(path.relative_to(self.root).as_posix().encode() + b"\0" + path.read_bytes() + b"\0")
         digest.update(f"{sys.version_info[:2]} {sorted(given.items())} {extra}".encode())
         return digest.hexdigest()
@@ -110,3 +114,5 @@ def _module_files(root: Path, name: str) -> Iterator[Path]:
         folder = root.joinpath(*parts[:depth])
         if folder.is_dir():
             yield from (p for p in folder.iterdir() if p.name == "__init__.py" or (p.is_file() and p.suffix != ".py"))
+            plain = (d for d in folder.iterdir() if d.is_dir() and not (d / "__init__.py").exists())
+            yield from (p for d in plain for p in d.iterdir() if p.is_file() and p.suffix not in (".py", ".pyc"))

@@ -106,6 +106,17 @@ def test_fingerprint_changes_with_what_the_chapter_reaches_and_nothing_else(hous
     assert house.fingerprint({"n": 3}) != before
 
 
+def test_fingerprint_changes_with_the_recorded_results_that_the_chapter_shows(house):
+    edit(house.source, '\n```{code-cell} ipython3\nspeed = recorded("speed")\n```\n')
+    results = house.root / "benchmarks" / "results"
+    results.mkdir(parents=True)
+    seen = {house.fingerprint({})}
+    for name, text in (("other", "1"), ("speed", "1"), ("speed", "2")):
+        (results / f"{name}.json").write_text(text)
+        seen.add(house.fingerprint({}))
+    assert len(seen) == 3  # none, the first and the second record; another record changes nothing
+
+
 def test_real_chapters_reach_what_they_use_and_not_what_they_do_not():
     reach = {c.name: {p.relative_to(ROOT).as_posix() for p in c.support_files()} for c in chapters()}
     assert "support/telemetry/schema.py" in reach["01_data_generation"]
