@@ -17,7 +17,7 @@ def fleet_telemetry():
 @pytest.fixture(scope="session")
 def fits(fleet_telemetry):
     return {
-        pooling: UtilizationModel(pooling=pooling, week=False, n_warmup=200, n_draws=250).fit(
+        pooling: UtilizationModel(pooling=pooling, week=False, n_warmup=300, n_draws=600).fit(
             fleet_telemetry, key=jax.random.key(1)
         )
         for pooling in ("partial", "none", "complete")

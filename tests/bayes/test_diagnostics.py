@@ -17,7 +17,7 @@ def test_convergence_agrees_with_arviz_and_sees_a_stuck_chain(fits):
     data = model.to_arviz()
     assert table.loc["E-BFMI, smallest", "value"] == pytest.approx(arviz.bfmi(data).min())
     assert table.loc["R-hat, largest", "value"] == pytest.approx(float(arviz.rhat(data).to_array().max()))
-    assert table.loc["divergent transitions", "value"] <= 5 and table.loc["R-hat, largest", "value"] < 1.15  # a short fit
+    assert table.loc["divergent transitions", "good"] and table.loc["R-hat, largest", "value"] < 1.05
     stuck = {k: v.copy() for k, v in model.fit_.posterior.items()}
     stuck["eta"][0] += 3.0
     assert not convergence(replace(model, fitted=replace(model.fit_, posterior=stuck))).loc["R-hat, largest", "good"]
