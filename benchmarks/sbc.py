@@ -19,7 +19,7 @@ from benchmarks.record import store
 from support.bayes.calibration import coverage, ecdf_band, rank_of_truth, simulate_fleet, uniformity
 from support.bayes.informed import informed_points
 from support.bayes.model import density_of, model_data, parameters_of, start
-from support.bayes.sampler import TARGET_ACCEPTANCE, TRAJECTORY, _program
+from support.bayes.sampler import TARGET_ACCEPTANCE, TRAJECTORY, program
 from support.bayes.statistics import seasonal_basis
 
 with warnings.catch_warnings():
@@ -48,7 +48,7 @@ def fit(data: Any, begin: Any, key: jax.Array) -> tuple[Any, ...]:
     """Draws of the named parameters of one fleet (n_chain, n_draw, ...), acceptance, divergences and steps."""
     flat, unravel = ravel_pytree(begin)
     density = lambda position: density_of(position, data)  # noqa: E731
-    run = _program(density, unravel, CHAINS, WARMUP, DRAWS, TRAJECTORY, TARGET_ACCEPTANCE)
+    run = program(density, unravel, CHAINS, WARMUP, DRAWS, TRAJECTORY, TARGET_ACCEPTANCE)
     _, (q, acceptance, _, diverging, n_steps) = run(flat, key)
     named = jax.vmap(jax.vmap(lambda x: parameters_of(unravel(x), data)))(jnp.swapaxes(q, 0, 1))
     return named, acceptance[WARMUP:].mean(), diverging[WARMUP:].sum(), n_steps[WARMUP:]

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
 from support.errors import SchemaError
 
-__all__ = ["LagSums", "autocorrelation", "effective_weight", "lag_sums", "seasonal_basis"]
+__all__ = ["LagSums", "autocorrelation", "effective_weight", "joined", "lag_sums", "seasonal_basis"]
 
 HOURS_PER_DAY, HOURS_PER_WEEK = 24, 168
 DAILY_PAIRS, WEEKLY_PAIRS = 2, 3  # sine and cosine pairs: two bend a working day, three of the week a weekend
@@ -41,7 +42,8 @@ class LagSums:
 
     pairs, first, second: (n_resource, n_hour_cell), number of pairs that start in the cell, sum of their first u and of
     their second; product: (n_resource,) sum of u_t u_(t+1); square: (n_resource,) sum of u_t^2 over all observations;
-    skip: cells from the first to the second. Unlike residuals, these add up over batches whatever the centre will be.
+    head, tail: (n_resource, 3), second, cell and u of the first and of the last observation, NaN without one; skip: cells
+    from the first of a pair to the second. Unlike residuals, these add up over batches whatever the centre will be.
     """
 
     pairs: np.ndarray
@@ -49,6 +51,8 @@ class LagSums:
     second: np.ndarray
     product: np.ndarray
     square: np.ndarray
+    head: np.ndarray
+    tail: np.ndarray
     skip: int
 
 
@@ -67,8 +71,8 @@ def lag_sums(
     n_hour_cell). Only pairs whose cells differ by the usual number are used: for steps under an hour, those within it.
     """
     skip = int(step_seconds // 3600)
-    near = (np.diff(resource) == 0) & (np.abs(np.diff(second) - step_seconds) < 1e-6 * step_seconds)
-    near &= (cell[1:] - cell[:-1] - skip) % shape[1] == 0
+    rows = np.column_stack([second, cell, u])
+    near = (np.diff(resource) == 0) & _neighbours(rows[:-1], rows[1:], skip, shape[1], step_seconds)
     left, right = u[:-1][near], u[1:][near]
     code = resource[:-1][near] * shape[1] + cell[:-1][near]
 
@@ -77,7 +81,46 @@ def lag_sums(
 
     product = np.bincount(resource[:-1][near], left * right, shape[0])
     square = np.bincount(resource, u**2, shape[0])
-    return LagSums(by_cell(None), by_cell(left), by_cell(right), product, square, skip)
+    ends = np.full((2, shape[0], 3), np.nan)
+    ends[0, resource[::-1]] = rows[::-1]  # the last to be written stays
+    ends[1, resource] = rows
+    return LagSums(by_cell(None), by_cell(left), by_cell(right), product, square, ends[0], ends[1], skip)
+
+
+def _neighbours(left: np.ndarray, right: np.ndarray, skip: int, n_hour_cell: int, step_seconds: float) -> np.ndarray:
+    """Whether `right` follows `left` by one step, (n,), for rows of second, cell and u; NaN never do."""
+    apart = np.abs(right[:, 0] - left[:, 0] - step_seconds) < 1e-6 * step_seconds
+    return np.asarray(apart & ((right[:, 1] - left[:, 1] - skip) % n_hour_cell == 0))
+
+
+def joined(parts: Sequence[tuple[LagSums, np.ndarray]], n_resource: int, step_seconds: float) -> LagSums:
+    """Sums of two batches, each with the places (n,) of its resources among `n_resource`; pairs across the seam count."""
+
+    def total(name: str) -> np.ndarray:
+        out = np.zeros((n_resource, *getattr(parts[0][0], name).shape[1:]))
+        for lag, place in parts:
+            out[place] += getattr(lag, name)
+        return out
+
+    def spread(values: np.ndarray, place: np.ndarray) -> np.ndarray:
+        out = np.full((n_resource, 3), np.nan)
+        out[place] = values
+        return out
+
+    pairs, first, second, product, square = (total(k) for k in ("pairs", "first", "second", "product", "square"))
+    heads, tails = ([spread(getattr(lag, k), place) for lag, place in parts] for k in ("head", "tail"))
+    skip = parts[0][0].skip
+    for left, right in ((tails[0], heads[1]), (tails[1], heads[0])):
+        at = np.flatnonzero(_neighbours(left, right, skip, pairs.shape[1], step_seconds))
+        cell = left[at, 1].astype(int)
+        pairs[at, cell] += 1
+        first[at, cell] += left[at, 2]
+        second[at, cell] += right[at, 2]
+        product[at] += left[at, 2] * right[at, 2]
+    earlier = (heads[1][:, :1] < heads[0][:, :1]) | np.isnan(heads[0][:, :1])
+    later = (tails[1][:, :1] > tails[0][:, :1]) | np.isnan(tails[0][:, :1])
+    head, tail = np.where(earlier, heads[1], heads[0]), np.where(later, tails[1], tails[0])
+    return LagSums(pairs, first, second, product, square, head, tail, skip)
 
 
 def autocorrelation(n: np.ndarray, u: np.ndarray, lag: LagSums, application_of: np.ndarray) -> np.ndarray:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import jax
@@ -28,6 +29,7 @@ __all__ = ["compare_poolings", "convergence", "parameter_diagnostics", "predicti
 TOP_LEVEL = ("eta", "sd", "m", "tau", "l", "s", "b")
 RHAT_LIMIT, ESS_LIMIT, EBFMI_LIMIT = 1.01, 400.0, 0.3  # Vehtari et al. (2021); Betancourt (2016) for E-BFMI
 CHUNK = 200  # draws whose cells are evaluated at once
+MOST_LOO_DRAWS = 1000  # of all chains, for leave-one-out: as many as the tails of the weights need
 
 
 def parameter_diagnostics(model: UtilizationModel) -> pd.DataFrame:
@@ -114,10 +116,22 @@ def compare_poolings(models: Mapping[str, UtilizationModel]) -> pd.DataFrame:
         raise SchemaError("the models saw different statistics; fit all of them to the same telemetry and weights.")
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", UserWarning)  # of large Pareto k, which are returned as a column instead
-        elpd = {name: arviz.loo(model.to_arviz(log_likelihood=True), pointwise=True) for name, model in models.items()}
+        thin = {name: _thinned(model, MOST_LOO_DRAWS) for name, model in models.items()}
+        elpd = {name: arviz.loo(model.to_arviz(log_likelihood=True), pointwise=True) for name, model in thin.items()}
         table = arviz.compare(elpd)
     table["pareto_k_high"] = [float((elpd[name].pareto_k > 0.7).mean()) for name in table.index]
     return table
+
+
+def _thinned(model: UtilizationModel, most: int) -> UtilizationModel:
+    """The model with at most `most` draws, evenly spaced in each chain."""
+    fit, step = model.fit_, -(-model.n_chains * model.n_draws // most)
+    posterior = {name: values[:, ::step] for name, values in fit.posterior.items()}
+    fitted = replace(
+        fit, posterior=posterior, acceptance=fit.acceptance[:, ::step], energy=fit.energy[:, ::step],
+        diverging=fit.diverging[:, ::step],
+    )  # fmt: skip
+    return replace(model, n_draws=fitted.energy.shape[1], fitted=fitted)
 
 
 def predictive_check(

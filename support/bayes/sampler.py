@@ -15,7 +15,7 @@ from jax.flatten_util import ravel_pytree
 
 from support.errors import SourceError
 
-__all__ = ["Draws", "sample"]
+__all__ = ["Draws", "program", "sample"]
 
 TARGET_ACCEPTANCE = 0.651  # harmonic mean over the chains, Hoffman, Radul and Sountsov (2021)
 TRAJECTORY = 1.8  # mean length in the whitened scale; longer ones anticorrelate levels, but spreads then mix slowly
@@ -109,14 +109,14 @@ def _run(
     """One run; density function, shapes and numbers of draws decide whether it compiles anew."""
     flat, unravel = ravel_pytree(start)
     density = partial(_swapped, log_density, data) if with_data else log_density
-    return _program(density, unravel, n_chains, n_warmup, n_draws, trajectory, target)(flat, key)
+    return program(density, unravel, n_chains, n_warmup, n_draws, trajectory, target)(flat, key)
 
 
 def _swapped(log_density: Callable[..., jax.Array], data: Any, position: Any) -> jax.Array:
     return log_density(position, data)
 
 
-def _program(
+def program(
     log_density: Callable[[Any], jax.Array], unravel: Callable[[jax.Array], Any], n_chains: int, n_warmup: int,
     n_draws: int, trajectory: float, target: float,
 ) -> Callable[[jax.Array, jax.Array], Any]:  # fmt: skip

@@ -13,6 +13,7 @@ from support.bayes.autocorrelation import (
     LagSums,
     autocorrelation,
     effective_weight,
+    joined,
     lag_sums,
     seasonal_basis,
 )
@@ -234,8 +235,8 @@ def merge(ours: CellStatistics, theirs: CellStatistics) -> CellStatistics:
 
     raw = [total([getattr(s, k) / s.weight[:, None] for s, _ in both]) for k in ("n", "s1", "s2")]
     if ours.lag is not None and theirs.lag is not None:
-        sums = [total([getattr(s.lag, k) for s, _ in both]) for k in ("pairs", "first", "second", "product", "square")]
-        lag = LagSums(sums[0], sums[1], sums[2], sums[3], sums[4], ours.lag.skip)
+        places = [place for _, place in both]
+        lag = joined([(ours.lag, places[0]), (theirs.lag, places[1])], len(resources), ours.step_seconds)
         weight = effective_weight(autocorrelation(raw[0], raw[1] - raw[2], lag, application_of), raw[0].sum(axis=1))
         parts = [x * weight[:, None] for x in raw]
     else:  # each batch keeps its own weights

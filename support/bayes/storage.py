@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 __all__ = ["load", "save"]
 
 Model = TypeVar("Model", bound="UtilizationModel")
-FORMAT = "utilization-model/1"
+FORMAT = "utilization-model/2"
 
 
 def save(model: UtilizationModel, path: str | Path) -> None:

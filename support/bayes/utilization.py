@@ -17,7 +17,7 @@ from support.bayes.predict import Prediction, hourly_mean
 from support.bayes.priors import Priors
 from support.bayes.sampler import Draws, sample
 from support.bayes.single import pooled, single_points
-from support.bayes.statistics import CellStatistics, cell_statistics, seasonal_basis
+from support.bayes.statistics import ALL, CellStatistics, cell_statistics, seasonal_basis
 from support.errors import SchemaError, SourceError
 from support.telemetry.schema import Telemetry
 
@@ -74,7 +74,7 @@ class UtilizationModel:
     capacity: float | pd.Series | None = None
     n_chains: int = 4
     n_warmup: int = 500
-    n_draws: int = 500
+    n_draws: int = 1000
     fitted: Fit | None = None
 
     def __post_init__(self) -> None:
@@ -102,7 +102,7 @@ class UtilizationModel:
     def update(self, telemetry: Telemetry, *, key: jax.Array) -> UtilizationModel:
         """The model after more telemetry of known or new resources: statistics are added, the posterior drawn anew.
 
-        Equal to a fit of everything, up to Monte Carlo error and the one pair of neighbours across the seam.
+        Equal to a fit of everything, up to Monte Carlo error: the pair of neighbours across the seam is counted too.
         """
         return self.fit_statistics(self.fit_.stats + self.statistics(telemetry), key=key)
 
@@ -137,17 +137,15 @@ class UtilizationModel:
     ) -> Prediction:  # fmt: skip
         """Predictive distribution of a resource of the fleet, or of a new one of an industry and application.
 
-        A group that is None or not in the fleet is a new one, drawn from its prior. Raises SchemaError for an unknown
-        resource or one that is in other groups than said.
+        A group that is None or not in the fleet is a new one, drawn from its prior; at a level for which no column was named
+        all are of one group, which None means then. Raises SchemaError for an unknown resource or one of other groups.
         """
         stats, rng = self.fit_.stats, _generator(key)
         at = rng.integers(self.n_chains * self.n_draws, size=n_samples)
         names = (industry, application)
         if resource is not None:
             if resource not in stats.resources:
-                raise SchemaError(
-                    f"no resource {resource!r} in this fit; leave it out for a new one of a group, or update the model with it."
-                )
+                raise SchemaError(f"no resource {resource!r} in this fit; leave it out for a new one, or update the model.")
             r = stats.resources.index(resource)
             own = stats.industries[stats.industry_of[r]], stats.applications[stats.application_of[r]]
             for said, true in zip(names, own, strict=True):
@@ -157,8 +155,7 @@ class UtilizationModel:
             shares = self.fit_.edges.draw(n_samples=n_samples, rng=rng, resource=r)
             capacity, correlation = float(stats.capacities[r]), float(stats.autocorrelation[r])
             return self._prediction(theta, log_kappa, b, shares, capacity, correlation, f"{resource} of the fleet")
-        i = stats.industries.index(industry) if industry in stats.industries else None
-        a = stats.applications.index(application) if application in stats.applications else None
+        i, a = _place(industry, stats.industries), _place(application, stats.applications)
         if self.pooling == "complete":
             theta, log_kappa, b = self.resource_draws(0, at)
             shares = self.fit_.edges.draw(n_samples=n_samples, rng=rng, resource=0)
@@ -209,13 +206,11 @@ class UtilizationModel:
         for r in range(len(stats.resources)):
             theta, log_kappa, b = self.resource_draws(r, at)
             shares = self.fit_.edges.draw(n_samples=len(at), rng=rng, resource=r)
-            mean = self._prediction(theta, log_kappa, b, shares, float(stats.capacities[r]), 0.0, "").expected.mean(
-                axis=1
-            )
+            told = self._prediction(theta, log_kappa, b, shares, float(stats.capacities[r]), 0.0, "")
+            mean = told.expected.mean(axis=1)
             rows.append((mean.mean(), *np.quantile(mean, [(1 - level) / 2, (1 + level) / 2])))
-        frame = pd.DataFrame(
-            rows, columns=["mean", "lower", "upper"], index=pd.Index(stats.resources, name="resource_id")
-        )
+        ids = pd.Index(stats.resources, name="resource_id")
+        frame = pd.DataFrame(rows, columns=["mean", "lower", "upper"], index=ids)
         frame.insert(0, "count", stats.count)
         frame.insert(0, "application", np.array(stats.applications, object)[stats.application_of])
         frame.insert(0, "industry", np.array(stats.industries, object)[stats.industry_of])
@@ -275,6 +270,12 @@ def _fit(stats: CellStatistics, posterior: dict[str, np.ndarray], draws: Draws, 
         stats, posterior, draws.acceptance, draws.energy, draws.diverging, draws.n_steps, draws.step_size,
         edge_shares(stats, pooling),
     )  # fmt: skip
+
+
+def _place(name: str | None, names: tuple[str, ...]) -> int | None:
+    """Position of a group, None for a new one; where the level has no column, its only group goes without saying."""
+    name = ALL if name is None and names == (ALL,) else name
+    return names.index(name) if name in names else None
 
 
 def _generator(key: jax.Array) -> np.random.Generator:

@@ -101,6 +101,19 @@ def test_new_groups_are_less_certain(fits):
         model.predict(resource=stats.resources[r], industry="shipping", key=KEY)
 
 
+@pytest.mark.parametrize("columns", [(), ("kind",)])
+def test_a_level_without_a_column_is_one_group_and_not_a_new_one(fleet_telemetry, columns):
+    """The next machine of a fleet of one kind is one of that kind, not one from the prior."""
+    alike = replace(fleet_telemetry, resources=fleet_telemetry.resources.assign(kind="vm"))
+    model = UtilizationModel(group_columns=columns, week=False, n_warmup=100, n_draws=100).fit(alike, key=KEY)
+    said = model.predict(application="vm" if columns else None, n_samples=500, key=KEY)
+    assert said.who == "a new resource of a known industry and a known application"
+    named = model.predict(industry="all", application="vm" if columns else "all", n_samples=500, key=KEY)
+    np.testing.assert_array_equal(said.mean, named.mean)
+    stranger = model.predict(industry="another", application="another", n_samples=500, key=KEY)
+    assert stranger.who == "a new resource of a new industry and a new application"
+
+
 def test_update_equals_refit(fleet_telemetry, fits):
     time = fleet_telemetry.observations.index.get_level_values("timestamp")
     early = np.asarray(time < time.min() + pd.Timedelta(days=3))
