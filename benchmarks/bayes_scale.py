@@ -1,7 +1,7 @@
 """Fleets of 500 to 10^5 resources: bias of the approximations against HMC, then seconds, ESS per second and memory.
 
 Run: python -m benchmarks.bayes_scale; writes benchmarks/results/bayes_scale.json after every part, so that a part can be
-made again with `--only bias`, `--only 10000`, `--only 100000`. On a machine with a GPU the same command runs on it, and
+made again with `--only bias`, `--only 2000`, `--only 10000`, `--only 100000`. On a machine with a GPU the same command runs on it, and
 the part is stored beside the CPU's. A quarter of an hour on two idle cores.
 """
 
@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import resource
 import subprocess
 import sys
@@ -28,6 +29,7 @@ from support.bayes.model import constrain, log_density, start
 from support.bayes.sampler import sample
 from support.bayes.scale import fit_top_level, fit_variational, over_devices
 from support.bayes.summaries import as_fleet, draw_resources
+from support.bayes.utilization import UtilizationModel
 
 with warnings.catch_warnings():
     warnings.simplefilter("ignore")
@@ -37,7 +39,8 @@ INDUSTRIES, APPLICATIONS, SEED = 5, 4, 20260727
 TOP = ("eta", "sd", "m", "l", "tau", "s", "b")
 BIAS_OBSERVATIONS = (48, 200)  # each, of the 500 resources on which the approximations are compared with HMC
 LARGE_OBSERVATIONS = 48
-PARTS = ("bias", "10000", "100000")
+EXACT = {"n_warmup": 300, "n_draws": 700}  # of HMC on all levels of 2,000 resources, four chains
+PARTS = ("bias", "2000", "10000", "100000")
 Result = dict[str, Any]
 
 
@@ -104,6 +107,20 @@ def bias(n_observation: int) -> Result:
     return out
 
 
+def exact(n_resource: int) -> Result:
+    """HMC on all levels of a fleet that is still small enough for it."""
+    out: Result = {"observations_each": LARGE_OBSERVATIONS} | EXACT
+    stats, _ = simulate_fleet(
+        rng=np.random.default_rng(SEED), n_industry=INDUSTRIES, n_application=APPLICATIONS,
+        n_resource=n_resource // (INDUSTRIES * APPLICATIONS), n_observation=LARGE_OBSERVATIONS,
+    )  # fmt: skip
+    with clocked(out, "hmc"):
+        model = UtilizationModel(week=False, weight="none", **EXACT).fit_statistics(stats, key=jax.random.key(SEED))
+    posterior = {name: model.fit_.posterior[name] for name in TOP}
+    out["hmc"] |= quality(posterior) | {"divergences": int(model.fit_.diverging.sum())}
+    return out | {"peak_memory_gib": peak()}
+
+
 def large(n_resource: int) -> Result:
     """The path of a large fleet: Laplace fit, SVI, summaries and HMC above them, a draw of every resource."""
     out: Result = {"devices": [d.device_kind for d in jax.devices()], "observations_each": LARGE_OBSERVATIONS}
@@ -161,16 +178,16 @@ def main() -> None:
     parser.add_argument("--child", choices=PARTS, help=argparse.SUPPRESS)
     asked = parser.parse_args()
     if asked.child:
-        result = (
-            {f"{n} observations": bias(n) for n in BIAS_OBSERVATIONS}
-            if asked.child == "bias"
-            else large(int(asked.child))
-        )
+        if asked.child == "bias":
+            result = {f"{n} observations": bias(n) for n in BIAS_OBSERVATIONS}
+        else:
+            result = (exact if asked.child == "2000" else large)(int(asked.child))
         print(json.dumps({"platform": jax.default_backend(), "result": result}))
         return
     path = ROOT / "benchmarks" / "results" / "bayes_scale.json"
     results = json.loads(path.read_text())["results"] if path.exists() else {}
     for part in [asked.only] if asked.only else PARTS:
+        load, began = os.getloadavg()[0], time.perf_counter()
         run = subprocess.run(
             [sys.executable, "-m", "benchmarks.bayes_scale", "--child", part],
             stdout=subprocess.PIPE,
@@ -178,7 +195,8 @@ def main() -> None:
             check=True,
         )
         answer = json.loads(run.stdout.splitlines()[-1])
-        results.setdefault(answer["platform"], {})[part] = answer["result"]
+        about = {"load_at_start": round(load, 1), "process_wall_s": round(time.perf_counter() - began, 1)}
+        results.setdefault(answer["platform"], {})[part] = answer["result"] | about
         store("bayes_scale", results, ("jax", "optax", "numpy", "scipy", "arviz"))
 
 

@@ -30,13 +30,13 @@ def mase(observed: np.ndarray, point: np.ndarray, history: np.ndarray, season: i
 
 
 def pinball(observed: np.ndarray, quantiles: np.ndarray, levels: np.ndarray) -> np.ndarray:
-    """Quantile loss in the unit of the data, (n_horizon, n_level). Source: Gneiting (2011).
+    """Quantile loss in the unit of the data, (n_horizon, n_level); more axes may come first. Source: Gneiting (2011).
 
     Example:
         >>> pinball(np.array([2.0]), np.array([[1.0]]), np.array([0.9])).tolist()
         [[0.9]]
     """
-    error = observed[:, None] - quantiles
+    error = observed[..., None] - quantiles
     return np.maximum(levels * error, (levels - 1) * error)
 
 

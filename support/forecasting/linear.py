@@ -1,0 +1,232 @@
+"""Global direct linear forecasters in closed form: ridge, and RVFL (random tanh nodes beside the direct links).
+
+One model for all series and one coefficient vector per step of the horizon, fitted on windows of every series on the
+scale asinh((x - median) / mean absolute deviation) of each window's own context. Quantiles are the point plus quantiles
+of the residuals on that scale, so they survive the monotone way back and never cross.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from itertools import product
+
+import numpy as np
+
+from support.errors import TooShortError
+from support.forecasting.metrics import pinball
+
+__all__ = ["fit_ridge", "fit_rvfl"]
+
+PENALTIES = (0.03, 0.1, 0.3, 1.0, 3.0, 10.0)  # ridge, per window before the slice; inputs are of order one
+OWN_SHARES = (0.0, 0.5, 1.0)  # share of the series' own residual quantiles, the rest being those of all series
+WIDENINGS = (1.0, 1.25, 1.5, 2.0)  # of the residual quantiles: those of the fit itself are too narrow when data are few
+MAX_WINDOWS = 5000  # of the whole panel; more than that overlap by nearly everything
+JUDGED_EVERY = 4  # of the late windows, every fourth is judged: neighbours tell the same
+RVFL_NODES = 500  # about as many as direct links, for two days of 5 minutes
+BLOCK_WINDOWS = 512  # judged together, to bound memory
+
+
+@dataclass(frozen=True)
+class LinearForecast:
+    """A fitted global linear model. `predict` turns contexts into quantiles.
+
+    coefficients: (n_feature, horizon) and intercept (horizon,), on the asinh scale. hidden: (context + 1, n_node)
+    random weights, the last row the biases, with no columns for plain ridge. errors: residual quantiles (horizon,
+    n_level) by series, "" for a series that was not in the training panel. penalty, own_share, widening: what the
+    validation slice chose.
+    """
+
+    context: int
+    hidden: np.ndarray
+    coefficients: np.ndarray
+    intercept: np.ndarray
+    errors: dict[str, np.ndarray]
+    penalty: float
+    own_share: float
+    widening: float
+
+    def predict(self, contexts: Mapping[str, np.ndarray], *, rng: np.random.Generator) -> dict[str, np.ndarray]:
+        """Quantiles (horizon, n_level) by series, in its unit, from the last `context` values of each of `contexts`.
+
+        `rng` is not used: the model has no randomness left. Raises TooShortError for a context that is too short.
+        """
+        for name, values in contexts.items():
+            if len(values) < self.context:
+                raise TooShortError(f"{name}: {len(values)} values; the model was fitted on {self.context}. Give more.")
+        inputs = np.stack([np.asarray(v, dtype=float)[-self.context :] for v in contexts.values()])
+        centre, scale = _location_scale(inputs)
+        point = _features((np.arcsinh((inputs - centre) / scale)), self.hidden) @ self.coefficients + self.intercept
+        return {
+            name: np.sinh(point[k][:, None] + self.errors.get(name, self.errors[""])) * scale[k] + centre[k]
+            for k, name in enumerate(contexts)
+        }
+
+
+def fit_ridge(
+    train: Mapping[str, np.ndarray], *, context: int, horizon: int, season: int, levels: np.ndarray,
+    rng: np.random.Generator,
+) -> LinearForecast:  # fmt: skip
+    """Direct multi-horizon ridge regression on the last `context` values; `train` holds each series' past, (n_time,).
+
+    Penalty, share of own residuals and widening are chosen by the pinball loss on the last `horizon` values of each
+    series; the model is then fitted on all windows. `season` and `rng` are not used.
+    Raises TooShortError if no series has two windows and a horizon. Source: Hoerl and Kennard (1970), Technometrics 12.
+
+    Example:
+        >>> wave = np.sin(np.arange(200) * 2 * np.pi / 12)
+        >>> model = fit_ridge({"a": wave}, context=24, horizon=6, season=12, levels=np.array([0.1, 0.5, 0.9]),
+        ...                   rng=np.random.default_rng(0))
+        >>> model.predict({"a": wave}, rng=np.random.default_rng(0))["a"].shape
+        (6, 3)
+    """
+    return _fit(train, np.empty((context + 1, 0)), context, horizon, levels)
+
+
+def fit_rvfl(
+    train: Mapping[str, np.ndarray], *, context: int, horizon: int, season: int, levels: np.ndarray,
+    rng: np.random.Generator, n_nodes: int = RVFL_NODES,
+) -> LinearForecast:  # fmt: skip
+    """As `fit_ridge`, with `n_nodes` random tanh features beside the inputs: a random vector functional link network.
+
+    Source: Pao, Park and Sobajic (1994), Neurocomputing 6.
+
+    Example:
+        >>> wave = np.sin(np.arange(200) * 2 * np.pi / 12)
+        >>> fit_rvfl({"a": wave}, context=24, horizon=6, season=12, levels=np.array([0.1, 0.5, 0.9]),
+        ...          rng=np.random.default_rng(0), n_nodes=10).coefficients.shape
+        (34, 6)
+    """
+    weights = rng.normal(size=(context, n_nodes)) / np.sqrt(context)
+    return _fit(train, np.vstack([weights, rng.uniform(-1, 1, (1, n_nodes))]), context, horizon, levels)
+
+
+@dataclass(frozen=True)
+class _Windows:
+    """Training windows of a panel: inputs (n, context) and targets (n, horizon), asinh scale, and where they lie."""
+
+    inputs: np.ndarray
+    targets: np.ndarray
+    centre: np.ndarray
+    scale: np.ndarray
+    series: np.ndarray  # (n,) position of the series
+    left: np.ndarray  # (n,) values of the series after the window's end
+
+
+def _location_scale(inputs: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Median and mean absolute deviation of each row, (n, 1); the scale of a constant row is 1."""
+    centre = np.median(inputs, axis=-1, keepdims=True)
+    scale = np.abs(inputs - centre).mean(axis=-1, keepdims=True)
+    return centre, np.where(scale > 0, scale, 1.0)
+
+
+def _windows(train: Mapping[str, np.ndarray], context: int, horizon: int) -> _Windows:
+    parts, series, left = [], [], []
+    lasts = [len(values) - context - horizon for values in train.values()]
+    stride = max(1, -(-sum(max(0, last + 1) for last in lasts) // MAX_WINDOWS))
+    for position, (values, last) in enumerate(zip(train.values(), lasts, strict=True)):
+        starts = np.arange(last % stride, last + 1, stride)  # so that the newest window is among them
+        parts += [np.asarray(values, dtype=float)[start : start + context + horizon] for start in starts]
+        series += [position] * len(starts)
+        left += list(last - starts)
+    if not parts or not (np.array(left) >= horizon).any():
+        longest = max((len(v) for v in train.values()), default=0)
+        raise TooShortError(
+            f"training panel: the longest series has {longest} values; at least {context + 2 * horizon} are needed for "
+            f"a context of {context} and a horizon of {horizon}."
+        )
+    stacked = np.stack(parts)
+    centre, scale = _location_scale(stacked[:, :context])
+    scaled = np.arcsinh((stacked - centre) / scale)
+    return _Windows(scaled[:, :context], scaled[:, context:], centre, scale, np.array(series), np.array(left))
+
+
+def _features(inputs: np.ndarray, hidden: np.ndarray) -> np.ndarray:
+    return np.hstack([inputs, np.tanh(inputs @ hidden[:-1] + hidden[-1])])
+
+
+class _Ridge:
+    """Ridge for any penalty from one eigendecomposition, the intercept unpenalised."""
+
+    def __init__(self, features: np.ndarray, targets: np.ndarray) -> None:
+        self.mean, self.target_mean = features.mean(axis=0), targets.mean(axis=0)
+        centred = features - self.mean
+        self.values, self.vectors = np.linalg.eigh(centred.T @ centred)
+        self.right = self.vectors.T @ (centred.T @ (targets - self.target_mean))
+
+    def solve(self, penalty: float) -> tuple[np.ndarray, np.ndarray]:
+        """Coefficients (n_feature, horizon) and intercept (horizon,)."""
+        shrunk = self.right / (np.maximum(self.values, 0.0) + penalty)[:, None]
+        coefficients = self.vectors @ shrunk
+        return coefficients, self.target_mean - self.mean @ coefficients
+
+
+def _fit(
+    train: Mapping[str, np.ndarray], hidden: np.ndarray, context: int, horizon: int, levels: np.ndarray
+) -> LinearForecast:
+    windows = _windows(train, context, horizon)
+    features = _features(windows.inputs, hidden)
+    penalty, own_share, widening = _choose(windows, features, horizon, levels)
+    coefficients, intercept = _Ridge(features, windows.targets).solve(penalty)
+    residuals = windows.targets - features @ coefficients - intercept
+    errors = _errors(residuals, windows.series, len(train), levels, own_share, widening)
+    names = [*train, ""]
+    return LinearForecast(
+        context, hidden, coefficients, intercept, dict(zip(names, errors, strict=True)), penalty, own_share, widening
+    )
+
+
+def _errors(
+    residuals: np.ndarray, series: np.ndarray, n_series: int, levels: np.ndarray, own_share: float, widening: float
+) -> np.ndarray:
+    """Residual quantiles (n_series + 1, horizon, n_level), widened about their median; the last are all series'."""
+    pooled = np.quantile(residuals, levels, axis=0).T
+    found = [pooled] * (n_series + 1)
+    for position in np.unique(series):
+        own = np.quantile(residuals[series == position], levels, axis=0).T
+        found[position] = own_share * own + (1 - own_share) * pooled
+    stacked = np.stack(found)
+    middle = np.median(stacked, axis=-1, keepdims=True)
+    return middle + widening * (stacked - middle)
+
+
+def _choose(windows: _Windows, features: np.ndarray, horizon: int, levels: np.ndarray) -> tuple[float, float, float]:
+    """Penalty, share of own residuals and widening with the least loss on the last `horizon` values of each series.
+
+    The loss is the geometric mean over series of the pinball loss, so that no series rules by its unit. The models that
+    are compared know only windows that end before those values.
+    """
+    early = windows.left >= horizon
+    late = np.flatnonzero(~early)[::JUDGED_EVERY]
+    ridge = _Ridge(features[early], windows.targets[early])
+    ahead = np.arange(1, horizon + 1)
+    inside = windows.left[late, None] < ahead  # of a late window only the steps inside the slice are judged
+    series = windows.series[late]
+    n_series = int(windows.series.max()) + 1
+    best, choice = np.inf, (PENALTIES[-1] * float(early.sum()), OWN_SHARES[0], WIDENINGS[0])
+    for penalty in np.array(PENALTIES) * early.sum():
+        coefficients, intercept = ridge.solve(penalty)
+        point = features @ coefficients + intercept
+        residuals = windows.targets[early] - point[early]
+        for own_share, widening in product(OWN_SHARES, WIDENINGS):
+            errors = _errors(residuals, windows.series[early], n_series, levels, own_share, widening)
+            losses = _losses(windows, late, point[late], errors, levels, inside)
+            sums = np.bincount(series, losses, n_series) / np.maximum(np.bincount(series, inside.sum(1), n_series), 1)
+            loss = float(np.log(sums[sums > 0]).mean())
+            if loss < best:
+                best, choice = loss, (float(penalty), own_share, widening)
+    return choice
+
+
+def _losses(
+    windows: _Windows, late: np.ndarray, point: np.ndarray, errors: np.ndarray, levels: np.ndarray, inside: np.ndarray
+) -> np.ndarray:
+    """Summed pinball loss of each late window over its judged steps, (n_late,), in the unit of its series."""
+    back = lambda x, rows: np.sinh(x) * windows.scale[late][rows, 0][(...,) + (None,) * (x.ndim - 1)]  # noqa: E731
+    found = []
+    for first in range(0, len(point), BLOCK_WINDOWS):
+        rows = np.arange(first, min(first + BLOCK_WINDOWS, len(point)))
+        quantiles = back(point[rows, :, None] + errors[windows.series[late][rows]], rows)
+        seen = back(windows.targets[late][rows], rows)
+        found.append((pinball(seen, quantiles, levels).mean(axis=-1) * inside[rows]).sum(axis=1))
+    return np.concatenate(found)
