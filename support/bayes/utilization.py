@@ -145,7 +145,7 @@ class UtilizationModel:
         names = (industry, application)
         if resource is not None:
             if resource not in stats.resources:
-                raise SchemaError(f"no resource {resource!r} in this fit; leave it out for a new one, or update the model.")
+                raise SchemaError(f"no resource {resource!r} in this fit; leave it out, or update the model with it.")
             r = stats.resources.index(resource)
             own = stats.industries[stats.industry_of[r]], stats.applications[stats.application_of[r]]
             for said, true in zip(names, own, strict=True):
