@@ -29,7 +29,6 @@ from benchmarks.record import ROOT, store
 N_INDUSTRY, N_APPLICATION, N_RESOURCE = 5, 4, 25  # resources in each of the 20 cells
 OBSERVATIONS = (200, 2_000)
 SCALING_OBSERVATIONS = (48, 200, 2_000, 8_760)
-LARGE_FLEET = (100, 48)  # resources in each cell (2,000 in all), observations of each
 SEED = 20260101
 LARGEST_R_HAT = 1.1  # of any top-level parameter, above which a run has not converged and its ESS means nothing
 TOP = ("eta", "sd", "m", "tau", "l", "s", "b")
@@ -224,7 +223,11 @@ def main() -> None:
     parser.add_argument("--raw-draws", type=int, default=N_DRAWS, help="draws, and warm-up, a chain on raw rows")
     parser.add_argument("--observations", type=int, nargs="*", default=OBSERVATIONS, help="sizes of the comparison")
     parser.add_argument("--raw-observations", type=int, nargs="*", default=OBSERVATIONS, help="sizes run on raw rows")
-    parser.add_argument("--skip-scaling", action="store_true", help="leave out the rows on observations and resources")
+    parser.add_argument(
+        "--skip-scaling",
+        action="store_true",
+        help="leave out the rows on observations; those on resources are in benchmarks/bayes_scale.py",
+    )
     parser.add_argument("--only", nargs="*", choices=list(ENGINES), default=list(ENGINES))
     arguments = parser.parse_args()
     if arguments.child:
@@ -265,11 +268,9 @@ def main() -> None:
             results.setdefault("posteriors", {})[title] = posteriors
         if not arguments.skip_scaling:
             cost = {f"{n:,}": run("ours", N_RESOURCE, n) for n in SCALING_OBSERVATIONS}
-            large = run("ours", *LARGE_FLEET)
-            for row in (*cost.values(), large):
+            for row in cost.values():
                 row.pop("posterior", None)
             results["ours, cost against observations of each of 500 resources"] = cost
-            results["ours, 2,000 resources, 48 observations each"] = large
     results["note"] = (
         "Rates count the whole process. On raw rows fewer draws than on hour cells may have been asked for; warm-up is counted "
         "all the same. "

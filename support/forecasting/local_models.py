@@ -19,7 +19,9 @@ __all__ = ["BASELINE", "LOCAL_MODELS", "LocalModel", "seasonal_naive_empirical"]
 
 BASELINE = "SNaive+emp.q"
 PHASE_STEPS = 6  # climatology pools phases this far to either side: half an hour of 5-minute steps
-LIBRARY_FAILURES = (Exception, NotImplementedError)  # the classes themselves: no candidate fitted, series too tiny
+# What statsforecast raises when no candidate could be fitted or a series is too short: these classes themselves, not their
+# subclasses, which are bugs and pass through.
+LIBRARY_FAILURES = (Exception, NotImplementedError)
 
 
 class LocalModel(Protocol):
