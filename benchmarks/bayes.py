@@ -1,9 +1,10 @@
 """Effective draws per second of the whole process: the utilisation model in five engines, each in its own fresh process.
 
-Run: python -m benchmarks.bayes [--limit SECONDS] [--budget SECONDS] [--raw-draws N] [--only NAME ...]; writes benchmarks/results/bayes.json.
+Run: python -m benchmarks.bayes [--limit SECONDS] [--observations N ...] [--raw-observations N ...] [--only NAME ...]
+Writes benchmarks/results/bayes.json after every engine; engines of the stored result that are not asked for are kept, with their date.
 The rate is the minimum bulk ESS over all top-level parameters over the wall seconds from the start of the process to the
 draws in hand: imports, reading the telemetry, compilation and warm-up included. An engine that is not done at the limit is
-recorded as unfinished. Linux or macOS (process groups).
+recorded as unfinished. Linux (process groups and their CPU seconds in /proc).
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ import sys
 import tempfile
 import time
 import warnings
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -49,6 +51,12 @@ ENGINES = {
     "NumPyro NUTS, centred, raw rows": ("nuts", "rows", "naive"),
     "PyMC with NumPyro's sampler, raw rows": ("numpyro", "rows", "naive"),
 }
+
+NOTE = (
+    "Rates count the whole process. On raw rows fewer draws than on hour cells may have been asked for; warm-up is counted all "
+    f"the same. Runs with an R-hat above {LARGEST_R_HAT} have not converged and are left out of the ratios. Other programs may have "
+    "shared the machine: load_at_start; CPU seconds are the fairer clock then. A row with a date was measured on that day."
+)
 
 
 def simulate(path: Path, n_resource: int, n_observation: int, *, rng: np.random.Generator) -> None:
@@ -162,6 +170,19 @@ def child(specification: dict[str, Any]) -> None:
     print(json.dumps(answer))
 
 
+def group_cpu_s(group: int) -> float:
+    """CPU seconds that the living processes of a process group have used (fields 5, 14 and 15 of /proc/PID/stat)."""
+    ticks = 0
+    for file in Path("/proc").glob("[0-9]*/stat"):
+        try:
+            fields = file.read_text().rpartition(")")[2].split()
+        except (FileNotFoundError, ProcessLookupError):  # it ended meanwhile
+            continue
+        if int(fields[2]) == group:
+            ticks += int(fields[11]) + int(fields[12])
+    return ticks / os.sysconf("SC_CLK_TCK")
+
+
 def measure(name: str, path: Path, n_draws: int, limit_s: float) -> dict[str, Any]:
     """One engine in a fresh process, ended with all its children at `limit_s`."""
     engine, data, parametrisation = ENGINES[name]
@@ -176,13 +197,15 @@ def measure(name: str, path: Path, n_draws: int, limit_s: float) -> dict[str, An
         [sys.executable, "-W", "ignore", "-m", "benchmarks.bayes", "--child", json.dumps(specification)],
         cwd=ROOT, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True,
     )  # fmt: skip
-    about = {"data": data, "parametrisation": parametrisation, "load_at_start": round(load, 1)}
+    about = {"data": data, "parametrisation": parametrisation, "date": f"{datetime.now(UTC):%Y-%m-%d}"}
+    about |= {"load_at_start": round(load, 1)}
     try:
         out, error = process.communicate(timeout=limit_s)
     except subprocess.TimeoutExpired:
+        used = {"unfinished_after_s": limit_s, "unfinished_after_cpu_s": round(group_cpu_s(process.pid), 1)}
         os.killpg(process.pid, signal.SIGKILL)
         process.communicate()
-        return about | {"unfinished_after_s": limit_s, "n_warmup": specification["n_warmup"], "n_draws": n_draws}
+        return about | used | {"n_warmup": specification["n_warmup"], "n_draws": n_draws}
     if process.returncode:
         return about | {"failed": error.strip().splitlines()[-1]}
     answer = json.loads(out.splitlines()[-1])
@@ -204,8 +227,10 @@ def ratios(table: dict[str, dict[str, Any]]) -> dict[str, float]:
         if name == "ours":
             continue
         if "unfinished_after_s" in row:
-            bound = N_CHAINS * row["n_draws"] / row["unfinished_after_s"]
-            found[f"ours / {name}, per wall second, at least"] = round(ours["ess_per_wall_s"] / bound, 1)
+            for clock, used in (("wall", "unfinished_after_s"), ("cpu", "unfinished_after_cpu_s")):
+                if used in row:  # CPU seconds of unfinished runs are kept since November 2026
+                    bound = N_CHAINS * row["n_draws"] / row[used]
+                    found[f"ours / {name}, per {clock} second, at least"] = round(ours[f"ess_per_{clock}_s"] / bound, 1)
         elif row.get("max_r_hat", np.inf) <= LARGEST_R_HAT:
             for clock in ("wall", "cpu"):
                 rate = row[f"ess_per_{clock}_s"]
@@ -233,7 +258,9 @@ def main() -> None:
     if arguments.child:
         child(json.loads(arguments.child))
         return
-    results: dict[str, Any] = {}
+    packages = ("jax", "numpyro", "pymc", "nutpie", "pytensor", "arviz", "numpy", "numba")
+    stored = ROOT / "benchmarks" / "results" / "bayes.json"
+    results: dict[str, Any] = json.loads(stored.read_text())["results"] if stored.exists() else {}
     with tempfile.TemporaryDirectory() as folder:
 
         def telemetry(n_resource: int, n_observation: int) -> Path:
@@ -261,24 +288,23 @@ def main() -> None:
             return done[name, n_resource, n_observation]
 
         for n_observation in arguments.observations:
-            table = {name: run(name, N_RESOURCE, n_observation) for name in arguments.only}
             title = f"{N_INDUSTRY * N_APPLICATION * N_RESOURCE} resources, {n_observation:,} observations each"
-            posteriors = {name: row.pop("posterior") for name, row in table.items() if "posterior" in row}
-            results[title] = {"engines": table, "ratios": ratios(table)}
-            results.setdefault("posteriors", {})[title] = posteriors
+            table = results.setdefault(title, {}).setdefault("engines", {})
+            posteriors = results.setdefault("posteriors", {}).setdefault(title, {})
+            for name in arguments.only:
+                row = run(name, N_RESOURCE, n_observation)
+                if "not_run" not in row:
+                    table[name] = {k: v for k, v in row.items() if k != "posterior"}
+                    posteriors.pop(name, None)
+                    posteriors |= {name: row["posterior"]} if "posterior" in row else {}
+                results[title] = {"engines": table, "ratios": ratios(table)}
+                store("bayes", results | {"note": NOTE}, packages)
         if not arguments.skip_scaling:
             cost = {f"{n:,}": run("ours", N_RESOURCE, n) for n in SCALING_OBSERVATIONS}
-            for row in cost.values():
-                row.pop("posterior", None)
-            results["ours, cost against observations of each of 500 resources"] = cost
-    results["note"] = (
-        "Rates count the whole process. On raw rows fewer draws than on hour cells may have been asked for; warm-up is counted "
-        "all the same. "
-        f"Runs with an R-hat above {LARGEST_R_HAT} have not converged and are left out of the ratios. "
-        "Other programs may have shared the machine: load_at_start; CPU seconds are the fairer clock then."
-    )
-    packages = ("jax", "numpyro", "pymc", "nutpie", "pytensor", "arviz", "numpy", "numba")
-    store("bayes", results, packages)
+            results["ours, cost against observations of each of 500 resources"] = {
+                n: {k: v for k, v in row.items() if k != "posterior"} for n, row in cost.items()
+            }
+            store("bayes", results | {"note": NOTE}, packages)
 
 
 if __name__ == "__main__":
