@@ -1,10 +1,11 @@
 """The table of forecasters: every model through one rolling-origin protocol, raw and calibrated, with relSQL.
 
-Run: python -m benchmarks.forecasting [--data FOLDER] --profile ci|full [--models NAME ...]; writes
-benchmarks/results/forecasting.json under the profile and the name of the data. Without --data: the NAB series of the
-registered traces with two weeks or more (a day ahead at 5 minutes) and the LLM requests at 10 s. With --data: every CSV
-or Parquet file of the folder, a season of a day and a horizon of a season, unless --season and --horizon say otherwise.
-`full` is six windows of every series, `ci` the first six series and the last three windows.
+Run: python -m benchmarks.forecasting [--data FOLDER | --sets NAME ...] --profile ci|full [--models NAME ...]; writes
+benchmarks/results/forecasting.json under the profile and the name of the data. Without --data: the registered traces,
+which are the NAB series with two weeks or more (a day ahead at 5 minutes), the LLM requests at 10 s, and two long series
+of requests, at a minute and at an hour. With --data: every CSV or Parquet file of the folder, a season of a day and a
+horizon of a season, unless --season and --horizon say otherwise. `full` is six windows of every series (24 of a long
+one), `ci` the first six series and the last three windows.
 """
 
 from __future__ import annotations
@@ -14,8 +15,9 @@ import json
 import math
 import os
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -26,12 +28,16 @@ import pandas as pd
 
 from benchmarks.record import ROOT, store
 from support.errors import BookError, SourceError
+from support.forecasting.boosting import fit_boosting, fit_forest
 from support.forecasting.calibration_online import residual_conformal, rolling_cqr
-from support.forecasting.linear import fit_ridge, fit_rvfl
+from support.forecasting.foundation import own_zero_shot
+from support.forecasting.linear import fit_deep_rvfl, fit_ridge, fit_rvfl, fit_rvfl_ensemble
 from support.forecasting.local_models import BASELINE, LOCAL_MODELS
 from support.forecasting.metrics import seasonal_scale
+from support.forecasting.neural.models import fit_bilstm_attention, fit_lstm, fit_transformer
 from support.forecasting.protocol import GlobalModel, Rolled, RollingOrigin, roll
 from support.forecasting.quantile_frame import arrays_of, frame_of
+from support.forecasting.recommendation import RECOMMENDED, recommended
 from support.forecasting.scores import aggregate, relative_loss, series_scores
 from support.telemetry import Telemetry, list_traces, load
 from support.telemetry.reading.files import SUFFIXES
@@ -43,11 +49,26 @@ DAY_SECONDS = 86_400
 CI_SERIES, CI_WINDOWS = 6, 3
 SHIFT_FRAC = 1 / 12  # of the season, by which the time of day of the cut-offs moves: 2 hours of a day
 SHORT_FRAC = 1 / 12  # of the horizon, scored by itself as well
+LONG_TIMES = 4  # as many windows of a series that stands alone
+TRAINING_CONTEXTS = 4  # of a long series, before its first cut-off: global models learn from these
 LOCAL_SEASONS, GLOBAL_SEASONS = 7, 2  # of context
 SEED = 20261121
-GLOBAL_MODELS: dict[str, GlobalModel] = {"Ridge": fit_ridge, "RVFL": fit_rvfl}
+SEEDS = 2  # of each net; their quantiles are averaged
+LOCAL = LOCAL_MODELS | {RECOMMENDED: recommended, own_zero_shot().name: own_zero_shot().local}
+GLOBAL_MODELS: dict[str, GlobalModel] = {
+    "Ridge": fit_ridge,
+    "RVFL": fit_rvfl,
+    "Deep RVFL": fit_deep_rvfl,
+    "RVFL ensemble": fit_rvfl_ensemble,
+    "Gradient boosting": fit_boosting,
+    "Random forest": fit_forest,
+    "LSTM": partial(fit_lstm, n_members=SEEDS),
+    "Bi-LSTM attention": partial(fit_bilstm_attention, n_members=SEEDS),
+    "Transformer": partial(fit_transformer, n_members=SEEDS),
+}
 SHOWN = ["rel_sql", "lower", "upper", "coverage_90", "mase", "smape", "wql", "sql"]
 DIGITS = 4
+PACKAGES = ("numpy", "pandas", "statsforecast", "statsmodels", "prophet", "numpyro", "jax", "flax", "scikit-learn")
 Result = dict[str, Any]
 
 
@@ -86,6 +107,26 @@ def llm(n_windows: int) -> DataSet:
     panel = {str(name): table[name].astype(float) for name in table}
     plan = RollingOrigin(24, 24, 1, local_context=len(table), global_context=96, n_windows=n_windows)
     return DataSet("llm-10s", panel, plan, (24,))
+
+
+def requests(source: str, step: str, horizon: int, season: int, context: int, n_windows: int) -> DataSet:
+    """One long series of requests per `step`: its last windows, far enough apart that the time of day of the cut-offs moves."""
+    series = load(source).resample(pd.Timedelta(step).total_seconds()).demand().astype(float)
+    step_rows = horizon + max(1, round(horizon * SHIFT_FRAC))
+    plan = RollingOrigin(horizon, step_rows, season, context, GLOBAL_SEASONS * season, n_windows)
+    newest = series.iloc[-TRAINING_CONTEXTS * context - n_windows * plan.step :]
+    short = max(1, round(horizon * SHORT_FRAC))
+    return DataSet(f"{source}-{step}", {source: newest.ffill()}, plan, (short, horizon))
+
+
+# an hour ahead by the minute with three days of context; a day ahead by the hour with three weeks
+SETS: dict[str, Callable[[int], DataSet]] = {
+    "nab": nab,
+    "llm-10s": llm,
+    "worldcup98-1min": lambda n: requests("worldcup98", "1min", 60, 1440, 4320, n * LONG_TIMES),
+    "worldcup98-1h": lambda n: requests("worldcup98", "1h", 24, 24, 504, n * LONG_TIMES),
+    "appserver-traffic-1h": lambda n: requests("appserver-traffic", "1h", 24, 168, 504, n * LONG_TIMES),
+}
 
 
 def folder(path: Path, n_windows: int, season: int | None, horizon: int | None) -> list[DataSet]:
@@ -161,7 +202,7 @@ def run(data: DataSet, models: list[str]) -> Result:
     rolled: Rolled = roll(
         data.panel,
         protocol=data.plan,
-        local_models={name: model for name, model in LOCAL_MODELS.items() if name in models},
+        local_models={name: model for name, model in LOCAL.items() if name in models},
         global_models={name: model for name, model in GLOBAL_MODELS.items() if name in models},
         rng=np.random.default_rng(SEED),
         progress=lambda line: print(f"  {line}", file=sys.stderr, flush=True),
@@ -190,9 +231,10 @@ def merged(old: Result, new: Result) -> Result:
 
 def main() -> None:
     """Every data set in turn, then stored beside what is there of other profiles, data and models."""
-    known = [*LOCAL_MODELS, *GLOBAL_MODELS]
+    known = [*LOCAL, *GLOBAL_MODELS]
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", type=Path, help="folder of series, instead of the registered traces")
+    parser.add_argument("--sets", nargs="+", choices=list(SETS), default=list(SETS), help="registered traces")
     parser.add_argument("--profile", choices=("ci", "full"), default="ci")
     parser.add_argument("--models", nargs="+", choices=known, default=known, help="the baseline is always among them")
     parser.add_argument("--season", type=int, help="steps, with --data")
@@ -203,7 +245,7 @@ def main() -> None:
         sets = (
             folder(asked.data, n_windows, asked.season, asked.horizon)
             if asked.data
-            else [nab(n_windows), llm(n_windows)]
+            else [SETS[name](n_windows) for name in asked.sets]
         )
     except BookError as error:
         parser.exit(2, f"{error}\n")
@@ -214,7 +256,7 @@ def main() -> None:
             data = DataSet(data.name, dict(list(data.panel.items())[:CI_SERIES]), data.plan, data.scored)
         kept = results.setdefault(asked.profile, {})
         kept[data.name] = merged(kept.get(data.name, {}), run(data, [BASELINE, *asked.models]))
-    store("forecasting", results, ("numpy", "pandas", "statsforecast"))
+        store("forecasting", results, PACKAGES)
 
 
 if __name__ == "__main__":

@@ -12,7 +12,7 @@ import numpy as np
 from support.errors import SchemaError, TooShortError
 from support.forecasting.quantile_frame import ModelForecasts
 
-__all__ = ["residual_conformal", "rolling_cqr"]
+__all__ = ["require_past", "residual_conformal", "roll_windows", "rolling_cqr"]
 
 FIRST_WINDOW = 3  # the first that is calibrated, from 0: three windows lie before it
 # observed, quantiles of the past windows (n_past, steps[, n_level]), quantiles now (steps, n_level) -> calibrated
@@ -35,7 +35,7 @@ def residual_conformal(
     def repair(seen: np.ndarray, quantiles: np.ndarray, now: np.ndarray) -> np.ndarray:
         return now[:, middle, None] + np.quantile(seen - quantiles[..., middle], levels)
 
-    return _rolling(forecasts, repair, "conf", block_ends, first_window)
+    return roll_windows(forecasts, repair, "conf", block_ends, first_window)
 
 
 def rolling_cqr(
@@ -55,12 +55,22 @@ def rolling_cqr(
         shift = misses[np.clip(rank, 1, n).astype(int) - 1, np.arange(len(levels))]
         return np.sort(now + shift, axis=-1)
 
-    return _rolling(forecasts, repair, "CQR", block_ends, first_window)
+    return roll_windows(forecasts, repair, "CQR", block_ends, first_window)
 
 
-def _rolling(
+def require_past(forecasts: ModelForecasts) -> None:
+    """Raise SchemaError unless every window is over before the next cut-off: only then are its misses known."""
+    if not (forecasts.times[:, :-1, -1] <= forecasts.cutoffs[:, 1:]).all():
+        raise SchemaError("calibration: a window ends after the next cut-off, so its misses are not known yet.")
+
+
+def roll_windows(
     forecasts: ModelForecasts, repair: Repair, suffix: str, block_ends: Sequence[int], first_window: int
 ) -> ModelForecasts:
+    """Every window from `first_window` on, mended by `repair` block by block from the windows before it.
+
+    Errors as `residual_conformal`.
+    """
     n_series, n_window, horizon = forecasts.observed.shape
     if not block_ends or block_ends[-1] != horizon or (np.diff([0, *block_ends]) <= 0).any():
         raise SchemaError(f"calibration: blocks end at {list(block_ends)}; they must increase and end at {horizon}.")
@@ -70,10 +80,7 @@ def _rolling(
         )
     if not np.isclose(forecasts.levels, 0.5).any():
         raise SchemaError("calibration: no level 0.5; the median is the point forecast. Add it.")
-    # a window may only be used once it is over
-    over = forecasts.times[:, :-1, -1] <= forecasts.cutoffs[:, 1:]
-    if not over.all():
-        raise SchemaError("calibration: a window ends after the next cut-off, so its misses are not known yet.")
+    require_past(forecasts)
     out = np.empty_like(forecasts.quantiles[:, first_window:])
     for series in range(n_series):
         for window in range(first_window, n_window):

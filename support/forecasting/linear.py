@@ -1,4 +1,5 @@
-"""Global direct linear forecasters in closed form: ridge, and RVFL (random tanh nodes beside the direct links).
+"""Global direct linear forecasters in closed form: ridge, and RVFL (random tanh nodes beside the direct links), also
+deep and as an ensemble.
 
 One model for all series and one coefficient vector per step of the horizon, fitted on windows of every series on the
 scale asinh((x - median) / mean absolute deviation) of each window's own context. Quantiles are the point plus quantiles
@@ -15,15 +16,23 @@ import numpy as np
 
 from support.errors import TooShortError
 from support.forecasting.metrics import pinball
+from support.forecasting.windows import Windows, location_scale, training_windows
 
-__all__ = ["fit_ridge", "fit_rvfl"]
+__all__ = [
+    "RVFLEnsemble",
+    "fit_deep_rvfl",
+    "fit_ridge",
+    "fit_rvfl",
+    "fit_rvfl_ensemble",
+]
 
 PENALTIES = (0.03, 0.1, 0.3, 1.0, 3.0, 10.0)  # ridge, per window before the slice; inputs are of order one
 OWN_SHARES = (0.0, 0.5, 1.0)  # share of the series' own residual quantiles, the rest being those of all series
 WIDENINGS = (1.0, 1.25, 1.5, 2.0)  # of the residual quantiles: those of the fit itself are too narrow when data are few
-MAX_WINDOWS = 5000  # of the whole panel; more than that overlap by nearly everything
 JUDGED_EVERY = 4  # of the late windows, every fourth is judged: neighbours tell the same
 RVFL_NODES = 500  # about as many as direct links, for two days of 5 minutes
+DEEP_NODES, DEEP_LAYERS = 200, 3  # nodes of each layer
+ENSEMBLE_MEMBERS = 5
 BLOCK_WINDOWS = 512  # judged together, to bound memory
 
 
@@ -32,7 +41,8 @@ class LinearForecast:
     """A fitted global linear model. `predict` turns contexts into quantiles.
 
     coefficients: (n_feature, horizon) and intercept (horizon,), on the asinh scale. hidden: (context + 1, n_node)
-    random weights, the last row the biases, with no columns for plain ridge. errors: residual quantiles (horizon,
+    random weights, the last row the biases, with no columns for plain ridge. deeper: the same of further layers, each of
+    which sees the inputs and the layer before, (n_input + 1, n_node). errors: residual quantiles (horizon,
     n_level) by series, "" for a series that was not in the training panel. penalty, own_share, widening: what the
     validation slice chose.
     """
@@ -45,6 +55,7 @@ class LinearForecast:
     penalty: float
     own_share: float
     widening: float
+    deeper: tuple[np.ndarray, ...] = ()
 
     def predict(self, contexts: Mapping[str, np.ndarray], *, rng: np.random.Generator) -> dict[str, np.ndarray]:
         """Quantiles (horizon, n_level) by series, in its unit, from the last `context` values of each of `contexts`.
@@ -55,8 +66,9 @@ class LinearForecast:
             if len(values) < self.context:
                 raise TooShortError(f"{name}: {len(values)} values; the model was fitted on {self.context}. Give more.")
         inputs = np.stack([np.asarray(v, dtype=float)[-self.context :] for v in contexts.values()])
-        centre, scale = _location_scale(inputs)
-        point = _features((np.arcsinh((inputs - centre) / scale)), self.hidden) @ self.coefficients + self.intercept
+        centre, scale = location_scale(inputs)
+        features = _features(np.arcsinh((inputs - centre) / scale), self.hidden, self.deeper)
+        point = features @ self.coefficients + self.intercept
         return {
             name: np.sinh(point[k][:, None] + self.errors.get(name, self.errors[""])) * scale[k] + centre[k]
             for k, name in enumerate(contexts)
@@ -97,52 +109,54 @@ def fit_rvfl(
         ...          rng=np.random.default_rng(0), n_nodes=10).coefficients.shape
         (34, 6)
     """
-    weights = rng.normal(size=(context, n_nodes)) / np.sqrt(context)
-    return _fit(train, np.vstack([weights, rng.uniform(-1, 1, (1, n_nodes))]), context, horizon, levels)
+    return _fit(train, _random(context, n_nodes, rng), context, horizon, levels)
+
+
+def fit_deep_rvfl(
+    train: Mapping[str, np.ndarray], *, context: int, horizon: int, season: int, levels: np.ndarray,
+    rng: np.random.Generator, n_nodes: int = DEEP_NODES, n_layers: int = DEEP_LAYERS,
+) -> LinearForecast:  # fmt: skip
+    """As `fit_rvfl`, with `n_layers` random layers of `n_nodes`, each with direct links; all of them feed the ridge.
+
+    Source: Shi, Katuwal, Suganthan and Tanveer (2021), Pattern Recognition 117, without its layer-wise read-outs.
+    """
+    deeper = tuple(_random(context + n_nodes, n_nodes, rng) for _ in range(n_layers - 1))
+    return _fit(train, _random(context, n_nodes, rng), context, horizon, levels, deeper)
 
 
 @dataclass(frozen=True)
-class _Windows:
-    """Training windows of a panel: inputs (n, context) and targets (n, horizon), asinh scale, and where they lie."""
+class RVFLEnsemble:
+    """RVFL nets that differ by their random weights; its quantiles are the means of theirs."""
 
-    inputs: np.ndarray
-    targets: np.ndarray
-    centre: np.ndarray
-    scale: np.ndarray
-    series: np.ndarray  # (n,) position of the series
-    left: np.ndarray  # (n,) values of the series after the window's end
+    members: tuple[LinearForecast, ...]
 
-
-def _location_scale(inputs: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Median and mean absolute deviation of each row, (n, 1); the scale of a constant row is 1."""
-    centre = np.median(inputs, axis=-1, keepdims=True)
-    scale = np.abs(inputs - centre).mean(axis=-1, keepdims=True)
-    return centre, np.where(scale > 0, scale, 1.0)
+    def predict(self, contexts: Mapping[str, np.ndarray], *, rng: np.random.Generator) -> dict[str, np.ndarray]:
+        """As `LinearForecast.predict`."""
+        each = [member.predict(contexts, rng=rng) for member in self.members]
+        return {name: np.asarray(np.mean([one[name] for one in each], axis=0)) for name in contexts}
 
 
-def _windows(train: Mapping[str, np.ndarray], context: int, horizon: int) -> _Windows:
-    parts, series, left = [], [], []
-    lasts = [len(values) - context - horizon for values in train.values()]
-    stride = max(1, -(-sum(max(0, last + 1) for last in lasts) // MAX_WINDOWS))
-    for position, (values, last) in enumerate(zip(train.values(), lasts, strict=True)):
-        starts = np.arange(last % stride, last + 1, stride)  # so that the newest window is among them
-        parts += [np.asarray(values, dtype=float)[start : start + context + horizon] for start in starts]
-        series += [position] * len(starts)
-        left += list(last - starts)
-    if not parts or not (np.array(left) >= horizon).any():
-        longest = max((len(v) for v in train.values()), default=0)
-        raise TooShortError(
-            f"training panel: the longest series has {longest} values; at least {context + 2 * horizon} are needed for "
-            f"a context of {context} and a horizon of {horizon}."
-        )
-    stacked = np.stack(parts)
-    centre, scale = _location_scale(stacked[:, :context])
-    scaled = np.arcsinh((stacked - centre) / scale)
-    return _Windows(scaled[:, :context], scaled[:, context:], centre, scale, np.array(series), np.array(left))
+def fit_rvfl_ensemble(
+    train: Mapping[str, np.ndarray], *, context: int, horizon: int, season: int, levels: np.ndarray,
+    rng: np.random.Generator, n_nodes: int = RVFL_NODES, n_members: int = ENSEMBLE_MEMBERS,
+) -> RVFLEnsemble:  # fmt: skip
+    """`n_members` of `fit_rvfl`, each with random weights of its own."""
+    return RVFLEnsemble(tuple(
+        fit_rvfl(train, context=context, horizon=horizon, season=season, levels=levels, rng=own, n_nodes=n_nodes)
+        for own in rng.spawn(n_members)
+    ))  # fmt: skip
 
 
-def _features(inputs: np.ndarray, hidden: np.ndarray) -> np.ndarray:
-    return np.hstack([inputs, np.tanh(inputs @ hidden[:-1] + hidden[-1])])
+def _random(n_input: int, n_nodes: int, rng: np.random.Generator) -> np.ndarray:
+    """Weights (n_input + 1, n_nodes) of tanh nodes for inputs of order one, the last row the biases."""
+    return np.vstack([rng.normal(size=(n_input, n_nodes)) / np.sqrt(n_input), rng.uniform(-1, 1, (1, n_nodes))])
+
+
+def _features(inputs: np.ndarray, hidden: np.ndarray, deeper: tuple[np.ndarray, ...] = ()) -> np.ndarray:
+    layers = [np.tanh(inputs @ hidden[:-1] + hidden[-1])]
+    for weights in deeper:
+        layers.append(np.tanh(np.hstack([inputs, layers[-1]]) @ weights[:-1] + weights[-1]))
+    return np.hstack([inputs, *layers])
 
 
 class _Ridge:
@@ -162,18 +176,20 @@ class _Ridge:
 
 
 def _fit(
-    train: Mapping[str, np.ndarray], hidden: np.ndarray, context: int, horizon: int, levels: np.ndarray
-) -> LinearForecast:
-    windows = _windows(train, context, horizon)
-    features = _features(windows.inputs, hidden)
+    train: Mapping[str, np.ndarray], hidden: np.ndarray, context: int, horizon: int, levels: np.ndarray,
+    deeper: tuple[np.ndarray, ...] = (),
+) -> LinearForecast:  # fmt: skip
+    windows = training_windows(train, context, horizon)
+    features = _features(windows.inputs, hidden, deeper)
     penalty, own_share, widening = _choose(windows, features, horizon, levels)
     coefficients, intercept = _Ridge(features, windows.targets).solve(penalty)
     residuals = windows.targets - features @ coefficients - intercept
     errors = _errors(residuals, windows.series, len(train), levels, own_share, widening)
     names = [*train, ""]
     return LinearForecast(
-        context, hidden, coefficients, intercept, dict(zip(names, errors, strict=True)), penalty, own_share, widening
-    )
+        context, hidden, coefficients, intercept, dict(zip(names, errors, strict=True)), penalty, own_share, widening,
+        deeper,
+    )  # fmt: skip
 
 
 def _errors(
@@ -190,7 +206,7 @@ def _errors(
     return middle + widening * (stacked - middle)
 
 
-def _choose(windows: _Windows, features: np.ndarray, horizon: int, levels: np.ndarray) -> tuple[float, float, float]:
+def _choose(windows: Windows, features: np.ndarray, horizon: int, levels: np.ndarray) -> tuple[float, float, float]:
     """Penalty, share of own residuals and widening with the least loss on the last `horizon` values of each series.
 
     The loss is the geometric mean over series of the pinball loss, so that no series rules by its unit. The models that
@@ -219,7 +235,7 @@ def _choose(windows: _Windows, features: np.ndarray, horizon: int, levels: np.nd
 
 
 def _losses(
-    windows: _Windows, late: np.ndarray, point: np.ndarray, errors: np.ndarray, levels: np.ndarray, inside: np.ndarray
+    windows: Windows, late: np.ndarray, point: np.ndarray, errors: np.ndarray, levels: np.ndarray, inside: np.ndarray
 ) -> np.ndarray:
     """Summed pinball loss of each late window over its judged steps, (n_late,), in the unit of its series."""
     back = lambda x, rows: np.sinh(x) * windows.scale[late][rows, 0][(...,) + (None,) * (x.ndim - 1)]  # noqa: E731

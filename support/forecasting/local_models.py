@@ -14,6 +14,10 @@ import numpy as np
 from statsforecast.models import MSTL, AutoARIMA, AutoETS, DynamicOptimizedTheta, Naive, SeasonalNaive
 
 from support.errors import TooShortError
+from support.forecasting.gaussian_process import gaussian_process
+from support.forecasting.prophet_model import prophet
+from support.forecasting.sarimax import sarimax
+from support.forecasting.structural import structural
 
 __all__ = ["BASELINE", "LOCAL_MODELS", "LocalModel", "seasonal_naive_empirical"]
 
@@ -120,4 +124,8 @@ LOCAL_MODELS: dict[str, LocalModel] = {
     "AutoARIMA (m=1)": _gaussian(lambda season: AutoARIMA(season_length=1)),
     "MSTL+AutoARIMA": _gaussian(_mstl(lambda: AutoARIMA(season_length=1))),
     "MSTL+AutoETS (ZZN)": _gaussian(_mstl(lambda: AutoETS(season_length=1, model="ZZN"))),
+    "SARIMAX(1,1,2)+Fourier": sarimax,
+    "Prophet": prophet,
+    "Structural": structural,
+    "Gaussian process": gaussian_process,
 }

@@ -9,6 +9,7 @@ from sklearn.linear_model import Ridge
 
 from support.errors import TooShortError
 from support.forecasting import linear
+from support.forecasting import windows as windowing
 from support.forecasting.linear import fit_ridge, fit_rvfl
 from support.forecasting.local_models import BASELINE, LOCAL_MODELS
 from support.forecasting.protocol import RollingOrigin, roll
@@ -168,8 +169,8 @@ def test_too_short(fit):
 
 
 def test_training_windows_are_thinned_but_keep_the_newest(monkeypatch):
-    monkeypatch.setattr(linear, "MAX_WINDOWS", 50)
-    windows = linear._windows(train_of(), CONTEXT, HORIZON)
+    monkeypatch.setattr(windowing, "MAX_WINDOWS", 50)
+    windows = windowing.training_windows(train_of(), CONTEXT, HORIZON)
     assert len(windows.inputs) <= 50 + 2
     inputs, targets, names = windows_by_loop(train_of())
     for k, name in enumerate(train_of()):

@@ -1,0 +1,178 @@
+"""Forecasts from analogs: what came after the past moments that were most like now, as weighted quantiles.
+
+Alike is: the same levels at several memories, the same time of the season, the same place in a shorter cycle if the past
+shows one. Beside them simpler experts, each able to forecast from any past moment, so that they can be judged there.
+Source: Lorenz (1969), J. Atmospheric Sciences 26, analogs; Nadaraya-Watson weights as in Hall, Wolff and Yao (1999).
+"""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+import numpy as np
+from scipy.signal import lfilter
+from scipy.stats import norm, rankdata
+
+__all__ = ["AnalogExpert", "Expert", "LevelExpert", "NaiveExpert", "short_cycle"]
+
+# Chosen on series and times outside the benchmark's windows; rates are per step, distances in normal scores.
+RATES, IMPORTANCE = (1.0, 0.3, 0.1, 0.03, 0.01), (2.0, 1.5, 1.0, 0.7, 0.5)
+BANDWIDTH = 0.7
+SEASON_WEIGHT, CYCLE_WEIGHT = 1.0, 8.0  # of the squared distance on the circle of the season, and of a short cycle
+MEMORY_SEASONS = 7.0  # an analog this old counts 1 / e as much
+FLOOR = 1e-3  # of all weight, spread evenly over the past, so that tails are never those of one analog
+BURN_STEPS = 50  # before the first analog, while the levels settle
+PROFILE_DECAY, PROFILE_STEPS = (
+    0.6,
+    2,
+)  # of the mean over past seasons: each counts 0.6 of the next, 2 steps to each side
+LEAST_CYCLE, LEAST_CORRELATION, NEARLY = 4, 0.15, 0.85  # of a short cycle; a shorter one nearly as strong is taken
+TREND_RATE = 0.03  # of the level that is taken off before a cycle is looked for
+LEVEL_STRIDE = 4  # every fourth error of a level is kept: neighbours tell the same
+
+
+class Expert(Protocol):
+    """Forecasts from any moment of one series."""
+
+    def at(self, origin: int, steps: np.ndarray, levels: np.ndarray) -> np.ndarray:
+        """Quantiles (n_step, n_level) of the values `steps` after position `origin`, from values up to it."""
+
+
+def smoothed(values: np.ndarray, rate: float) -> np.ndarray:
+    """Exponentially smoothed values (..., n_time); `rate` per step in (0, 1].
+
+    Example:
+        >>> smoothed(np.array([0.0, 1.0]), 0.5).tolist()
+        [0.0, 0.5]
+    """
+    first = values[..., :1]
+    return np.asarray(lfilter([rate], [1, rate - 1], values - first, axis=-1) + first)
+
+
+def short_cycle(values: np.ndarray, season: int) -> tuple[int, float]:
+    """Period in steps, at most half a season, and autocorrelation of the strongest short cycle; (0, 0.0) without one.
+
+    Autocorrelation of the ranks less their slow level. Example:
+        >>> short_cycle(np.tile([0.0, 0.0, 0.0, 5.0, 0.0, 1.0], 60), 100)[0]
+        6
+    """
+    longest = min(season // 2, len(values) // 4)
+    if longest <= LEAST_CYCLE + 1:
+        return 0, 0.0
+    ranks = rankdata(values) / len(values)
+    rest = (ranks - smoothed(ranks, TREND_RATE))[min(BURN_STEPS, len(values) // 4) :]
+    spectrum = np.abs(np.fft.rfft(rest - rest.mean(), 2 * len(rest))) ** 2
+    sums = np.fft.irfft(spectrum)[: longest + 2] / (len(rest) - np.arange(longest + 2))
+    if sums[0] <= 0:
+        return 0, 0.0
+    correlation, lags = sums / sums[0], np.arange(LEAST_CYCLE, longest)
+    here = correlation[lags]
+    peaks = lags[(here > correlation[lags - 1]) & (here >= correlation[lags + 1])]
+    if not len(peaks) or correlation[peaks].max() < LEAST_CORRELATION:
+        return 0, 0.0
+    period = int(peaks[correlation[peaks] > NEARLY * correlation[peaks].max()][0])
+    return period, float(correlation[period])
+
+
+class AnalogExpert:
+    """Weighted quantiles of what followed the past moments like now.
+
+    values: (n_time,). rates, importance: of the levels that are compared. profile: forecast the difference from the mean
+    of the same phase over past seasons (`decay` from one to the one before; 0: the last season alone) instead.
+    """
+
+    def __init__(
+        self, values: np.ndarray, season: int, *, rates: tuple[float, ...] = RATES,
+        importance: tuple[float, ...] = IMPORTANCE, profile: bool = False, decay: float = PROFILE_DECAY,
+    ) -> None:  # fmt: skip
+        self.season, n = season, len(values)
+        settle = min(BURN_STEPS, n // 4)
+        self.profile = _profile(values, season, decay) if profile else np.zeros(n + season)
+        self.first = (season if profile else 0) + settle
+        self.target = values - np.where(np.arange(n) < (season if profile else 0), values, self.profile[:n])
+        self.order = np.argsort(self.target, kind="stable")
+        start = self.first - settle
+        known = np.stack([rankdata(smoothed(self.target[start:], r)) for r in rates])
+        self.scores = np.zeros((len(rates), n))
+        self.scores[:, start:] = norm.ppf((known - 0.5) / (n - start))
+        self.importance = np.array(importance)[:, None]
+        self.cycle, self.strength = (0, 0.0) if profile else short_cycle(values, season)
+
+    def weights(self, origin: int) -> np.ndarray:
+        """Weight of each moment (n_time,) as an analog of `origin`; zero after it."""
+        n = self.scores.shape[1]
+        ago = origin - np.arange(n)
+        distance = (self.importance * (self.scores - self.scores[:, origin, None]) ** 2).sum(axis=0)
+        for period, weight in ((self.season, SEASON_WEIGHT), (self.cycle, CYCLE_WEIGHT * self.strength)):
+            if period > 1:
+                distance += weight * 4 * np.sin(np.pi * (ago % period) / period) ** 2
+        near = np.exp(-0.5 * distance / BANDWIDTH**2 - np.maximum(ago, 0) / (MEMORY_SEASONS * self.season))
+        near[ago < 0] = 0.0
+        return near + FLOOR * near.sum() / n * (ago >= 0)
+
+    def at(self, origin: int, steps: np.ndarray, levels: np.ndarray) -> np.ndarray:
+        """Quantiles; see `Expert`. The values are sorted once: a step ahead only moves the weights along them."""
+        weights = self.weights(origin)
+        moment = self.order - steps[:, None]  # of the analog whose future each sorted value is
+        used = (moment >= self.first) & (self.order <= origin)
+        held = np.where(used, weights[np.clip(moment, 0, None)], 0.0)
+        middles = np.cumsum(held, axis=1) - held / 2
+        ordered = self.target[self.order]
+        total = np.maximum(held.sum(axis=1, keepdims=True), np.finfo(float).tiny)
+        found = np.stack(
+            [np.interp(levels, m[u] / t, ordered[u]) if u.any() else np.zeros(len(levels))
+             for m, u, t in zip(middles, used, total, strict=True)]
+        )  # fmt: skip
+        return found + self.profile[origin + 1 + (steps - 1) % self.season][:, None]
+
+
+class LevelExpert:
+    """The exponentially smoothed level, plus empirical errors by step; optionally on the scale asinh of typical sizes."""
+
+    def __init__(self, values: np.ndarray, *, rate: float, bend: bool = True) -> None:
+        self.centre = float(np.median(values)) if bend else 0.0
+        self.scale = (float(np.abs(values - self.centre).mean()) or 1.0) if bend else 1.0
+        self.bend = bend
+        self.values = np.arcsinh((values - self.centre) / self.scale) if bend else values
+        self.level = smoothed(self.values, rate)
+
+    def at(self, origin: int, steps: np.ndarray, levels: np.ndarray) -> np.ndarray:
+        """Quantiles; see `Expert`. Errors begin where the level has settled; with none yet, the level itself."""
+        first = min(BURN_STEPS, len(self.values) // 4)
+        moments = np.arange(origin - 1, first - 1, -LEVEL_STRIDE if len(self.values) > 4 * BURN_STEPS else -1)
+        until = moments[:, None] + steps
+        error = np.where(until <= origin, self.values[np.minimum(until, origin)] - self.level[moments, None], np.inf)
+        ordered, known = np.sort(error, axis=0), (until <= origin).sum(axis=0)
+        ordered[:1, known == 0] = 0.0
+        place = levels[:, None] * np.maximum(known - 1, 0)  # as NumPy's linear quantiles
+        below = place.astype(int)
+        above = np.minimum(below + 1, np.maximum(known - 1, 0))
+        low, high = (np.take_along_axis(ordered, k, axis=0) for k in (below, above))
+        made = self.level[origin] + (low + (place - below) * (high - low)).T
+        return np.sinh(made) * self.scale + self.centre if self.bend else made
+
+
+class NaiveExpert:
+    """The last season again, plus quantiles of the seasonal differences: the baseline, from any moment."""
+
+    def __init__(self, values: np.ndarray, season: int) -> None:
+        self.values, self.season = values, season
+
+    def at(self, origin: int, steps: np.ndarray, levels: np.ndarray) -> np.ndarray:
+        """Quantiles; see `Expert`."""
+        known = self.values[: origin + 1]
+        repeated = known[origin + 1 - self.season + (steps - 1) % self.season]
+        return np.asarray(repeated[:, None] + np.quantile(known[self.season :] - known[: -self.season], levels))
+
+
+def _profile(values: np.ndarray, season: int, decay: float) -> np.ndarray:
+    """Mean of the same phase over the seasons before, (n_time + season,), NaN-free from the second season on."""
+    n = len(values)
+    near = PROFILE_STEPS if decay and season > 4 * PROFILE_STEPS else 0
+    calm = np.convolve(np.pad(values, near, mode="edge"), np.full(2 * near + 1, 1 / (2 * near + 1)), "valid")
+    total, mass = np.zeros(n + season), np.zeros(n + season)
+    for start in range(season, n + season, season):
+        here = slice(start, min(start + season, n + season))
+        before = slice(start - season, here.stop - season)
+        total[here], mass[here] = calm[before] + decay * total[before], 1 + decay * mass[before]
+    return total / np.maximum(mass, 1)

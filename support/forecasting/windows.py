@@ -1,0 +1,67 @@
+"""Training windows of a panel on the scale asinh((x - median) / mean absolute deviation) of each window's own context."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+
+from support.errors import TooShortError
+
+__all__ = ["Windows", "location_scale", "training_windows"]
+
+MAX_WINDOWS = 5000  # of the whole panel; more than that overlap by nearly everything
+
+
+@dataclass(frozen=True)
+class Windows:
+    """Training windows of a panel: inputs (n, context) and targets (n, horizon), asinh scale, and where they lie."""
+
+    inputs: np.ndarray
+    targets: np.ndarray
+    centre: np.ndarray
+    scale: np.ndarray
+    series: np.ndarray  # (n,) position of the series
+    left: np.ndarray  # (n,) values of the series after the window's end
+
+
+def location_scale(inputs: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Median and mean absolute deviation of each row, (n, 1), in its unit; the scale of a constant row is 1.
+
+    Example:
+        >>> [x.tolist() for x in location_scale(np.array([[1.0, 2.0, 6.0]]))]
+        [[[2.0]], [[1.6666666666666667]]]
+    """
+    centre = np.median(inputs, axis=-1, keepdims=True)
+    scale = np.abs(inputs - centre).mean(axis=-1, keepdims=True)
+    return centre, np.where(scale > 0, scale, 1.0)
+
+
+def training_windows(train: Mapping[str, np.ndarray], context: int, horizon: int) -> Windows:
+    """All windows of the series that are long enough, thinned evenly to about MAX_WINDOWS.
+
+    The newest window of each series is kept. Raises TooShortError if no series has a context and two horizons.
+
+    Example:
+        >>> training_windows({"a": np.arange(12.0)}, 4, 2).left.tolist()
+        [6, 5, 4, 3, 2, 1, 0]
+    """
+    parts, series, left = [], [], []
+    lasts = [len(values) - context - horizon for values in train.values()]
+    stride = max(1, -(-sum(max(0, last + 1) for last in lasts) // MAX_WINDOWS))
+    for position, (values, last) in enumerate(zip(train.values(), lasts, strict=True)):
+        starts = np.arange(last % stride, last + 1, stride)  # so that the newest window is among them
+        parts += [np.asarray(values, dtype=float)[start : start + context + horizon] for start in starts]
+        series += [position] * len(starts)
+        left += list(last - starts)
+    if not parts or not (np.array(left) >= horizon).any():
+        longest = max((len(v) for v in train.values()), default=0)
+        raise TooShortError(
+            f"training panel: the longest series has {longest} values; at least {context + 2 * horizon} are needed for "
+            f"a context of {context} and a horizon of {horizon}."
+        )
+    stacked = np.stack(parts)
+    centre, scale = location_scale(stacked[:, :context])
+    scaled = np.arcsinh((stacked - centre) / scale)
+    return Windows(scaled[:, :context], scaled[:, context:], centre, scale, np.array(series), np.array(left))
