@@ -2,13 +2,14 @@
 SHELL := /bin/bash
 PYTHON ?= python3
 VENV := .venv
+LARGE := .venv-foundation
 PY := $(VENV)/bin/python
 THEME ?= own
 OUT ?= report
 export PYTHONWARNINGS ?= ignore::DeprecationWarning
 
 .DEFAULT_GOAL := help
-.PHONY: help book test lab report notebooks check lock clean install
+.PHONY: help book test foundation lab report notebooks check lock clean install
 
 help: ## what each command does
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | awk -F'\t' '{printf "  make %-10s %s\n", $$1, $$2}'
@@ -39,6 +40,15 @@ test: install ## everything that guards the project
 	@$(PY) -m pytest -q -p no:xdist --nbval-lax --nbval-kernel-startup-timeout 180 --nbval-cell-timeout 300 _build/smoke/*.ipynb
 	@echo "All tests passed. Next: make book"
 
+foundation: install ## test the adapters for the large published models, in an environment of their own that has PyTorch
+	@test -x $(LARGE)/bin/python || $(PY) -m venv $(LARGE)
+	@$(PY) -c 'import sysconfig; print(sysconfig.get_path("purelib"))' > "$$($(LARGE)/bin/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')/book.pth"
+	@echo "installing PyTorch and the models' libraries into $(LARGE)"
+	@$(LARGE)/bin/python -m pip install --quiet --disable-pip-version-check torch==2.13.0
+	@$(PY) -c 'import tomllib; print(*tomllib.load(open("pyproject.toml", "rb"))["project"]["optional-dependencies"]["foundation"], sep="\n")' > $(LARGE)/extra.txt
+	@$(LARGE)/bin/python -m pip install --quiet --disable-pip-version-check -c requirements.lock torch==2.13.0 -r $(LARGE)/extra.txt
+	@HF_HUB_OFFLINE=1 OMP_NUM_THREADS=1 $(LARGE)/bin/python -m pytest -q -p no:xdist tests/forecasting/test_foundation.py
+
 lab: install ## open the chapters in JupyterLab
 	@$(PY) -m book.notebooks
 	@$(VENV)/bin/jupyter lab --notebook-dir=notebooks
@@ -61,5 +71,5 @@ lock: install ## pin requirements.lock and environment.yml anew from pyproject.t
 
 clean: ## remove what was built (keeps .venv; make clean ALL=1 removes it too)
 	@rm -rf _build .pytest_cache .ruff_cache .mypy_cache .hypothesis report
-	@if [ -n "$(ALL)" ]; then rm -rf $(VENV) book/theme/node_modules *.egg-info; fi
+	@if [ -n "$(ALL)" ]; then rm -rf $(VENV) $(LARGE) book/theme/node_modules *.egg-info; fi
 	@echo "removed what was built. Next: make book"

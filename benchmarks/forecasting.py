@@ -30,6 +30,7 @@ from benchmarks.record import ROOT, store
 from support.errors import BookError, SourceError
 from support.forecasting.boosting import fit_boosting, fit_forest
 from support.forecasting.calibration_online import residual_conformal, rolling_cqr
+from support.forecasting.ensembles import median_ensemble, weighted_average
 from support.forecasting.foundation import own_zero_shot
 from support.forecasting.linear import fit_deep_rvfl, fit_ridge, fit_rvfl, fit_rvfl_ensemble
 from support.forecasting.local_models import BASELINE, LOCAL_MODELS
@@ -66,6 +67,9 @@ GLOBAL_MODELS: dict[str, GlobalModel] = {
     "Bi-LSTM attention": partial(fit_bilstm_attention, n_members=SEEDS),
     "Transformer": partial(fit_transformer, n_members=SEEDS),
 }
+# One of each kind, named before any ensemble was scored: experts on the series itself, trees, a net, and one that never saw it
+MEMBERS = (RECOMMENDED, "Gradient boosting", "LSTM", "own zero-shot")
+MEDIAN, WEIGHTED = "Median of four", "Weighted average of four"
 SHOWN = ["rel_sql", "lower", "upper", "coverage_90", "mase", "smape", "wql", "sql"]
 DIGITS = 4
 PACKAGES = ("numpy", "pandas", "statsforecast", "statsmodels", "prophet", "numpyro", "jax", "flax", "scikit-learn")
@@ -208,7 +212,13 @@ def run(data: DataSet, models: list[str]) -> Result:
         progress=lambda line: print(f"  {line}", file=sys.stderr, flush=True),
     )
     result: Result = {"series": sorted(data.panel), "protocol": asdict(data.plan)}
-    for kind, frame in (("raw", rolled.frame), ("calibrated", calibrated(rolled.frame, data))):
+    raw, later = rolled.frame, []
+    if set(MEMBERS) <= set(models):
+        members = [arrays_of(raw, name) for name in MEMBERS]
+        raw = pd.concat([raw, frame_of(median_ensemble(members, name=MEDIAN).forecasts)], ignore_index=True)
+        half = data.plan.n_windows // 2
+        later = [frame_of(weighted_average(members, first_window=half, name=WEIGHTED).forecasts)]
+    for kind, frame in (("raw", raw), ("calibrated", pd.concat([calibrated(raw, data), *later], ignore_index=True))):
         result[kind] = {}
         for horizon in data.scored:
             scored = table(frame, data, horizon)

@@ -3,6 +3,9 @@
 Run: python -m benchmarks.pretrain_zero_shot [--steps N] [--batch N] [--seed N] [--out FOLDER]; needs the extra
 `foundation`. Writes config.json, model.safetensors (half precision) and card.json (what made it: script, seed, hash of
 the training series, steps, time) into the folder. Longer on a GPU when one is at hand: give more steps.
+
+The committed weights are the second of two runs: `--steps 1800 --out A`, then `--start A --seed 20261122 --steps 1600
+--rate 1.5e-3`. The same seeds give the same series (compare the hash); sums in another order give other last digits.
 """
 
 from __future__ import annotations

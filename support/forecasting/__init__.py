@@ -4,6 +4,7 @@ from support.forecast import LEVELS, Forecast
 from support.forecasting.backtest import Backtest, backtest
 from support.forecasting.conformal import conformalize
 from support.forecasting.metrics import coverage, crps, mase, pinball, scaled_quantile_loss
+from support.forecasting.recommendation import Recommendation, recommend
 from support.forecasting.short_term import RollingQuantiles, ShortTermModel, fit_short_term, roll_daily
 from support.forecasting.statistical import auto_ets, mstl, seasonal_naive
 
@@ -11,6 +12,7 @@ __all__ = [
     "LEVELS",
     "Backtest",
     "Forecast",
+    "Recommendation",
     "RollingQuantiles",
     "ShortTermModel",
     "auto_ets",
@@ -22,6 +24,7 @@ __all__ = [
     "mase",
     "mstl",
     "pinball",
+    "recommend",
     "roll_daily",
     "scaled_quantile_loss",
     "seasonal_naive",

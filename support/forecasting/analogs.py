@@ -18,7 +18,7 @@ __all__ = ["AnalogExpert", "Expert", "LevelExpert", "NaiveExpert", "short_cycle"
 # Chosen on series and times outside the benchmark's windows; rates are per step, distances in normal scores.
 RATES, IMPORTANCE = (1.0, 0.3, 0.1, 0.03, 0.01), (2.0, 1.5, 1.0, 0.7, 0.5)
 BANDWIDTH = 0.7
-SEASON_WEIGHT, CYCLE_WEIGHT = 1.0, 8.0  # of the squared distance on the circle of the season, and of a short cycle
+SEASON_WEIGHT, CYCLE_WEIGHT = 1.0, 8.0  # of the distance on the circle of the season, and more by how far it repeats
 MEMORY_SEASONS = 7.0  # an analog this old counts 1 / e as much
 FLOOR = 1e-3  # of all weight, spread evenly over the past, so that tails are never those of one analog
 BURN_STEPS = 50  # before the first analog, while the levels settle
@@ -96,6 +96,7 @@ class AnalogExpert:
         self.scores = np.zeros((len(rates), n))
         self.scores[:, start:] = norm.ppf((known - 0.5) / (n - start))
         self.importance = np.array(importance)[:, None]
+        self.season_weight = SEASON_WEIGHT + CYCLE_WEIGHT * _repeats(self.target[start:], season) ** 2
         self.cycle, self.strength = (0, 0.0) if profile else short_cycle(values, season)
 
     def weights(self, origin: int) -> np.ndarray:
@@ -103,7 +104,7 @@ class AnalogExpert:
         n = self.scores.shape[1]
         ago = origin - np.arange(n)
         distance = (self.importance * (self.scores - self.scores[:, origin, None]) ** 2).sum(axis=0)
-        for period, weight in ((self.season, SEASON_WEIGHT), (self.cycle, CYCLE_WEIGHT * self.strength)):
+        for period, weight in ((self.season, self.season_weight), (self.cycle, CYCLE_WEIGHT * self.strength)):
             if period > 1:
                 distance += weight * 4 * np.sin(np.pi * (ago % period) / period) ** 2
         near = np.exp(-0.5 * distance / BANDWIDTH**2 - np.maximum(ago, 0) / (MEMORY_SEASONS * self.season))
@@ -163,6 +164,15 @@ class NaiveExpert:
         known = self.values[: origin + 1]
         repeated = known[origin + 1 - self.season + (steps - 1) % self.season]
         return np.asarray(repeated[:, None] + np.quantile(known[self.season :] - known[: -self.season], levels))
+
+
+def _repeats(values: np.ndarray, season: int) -> float:
+    """Autocorrelation of the ranks at the season, at least zero; zero if the values are too few or constant."""
+    if len(values) < 2 * season or np.ptp(values) == 0:
+        return 0.0
+    ranks = rankdata(values)
+    ranks -= ranks.mean()
+    return max(0.0, float((ranks[season:] * ranks[:-season]).mean() / (ranks**2).mean()))
 
 
 def _profile(values: np.ndarray, season: int, decay: float) -> np.ndarray:

@@ -64,7 +64,8 @@ def _filter(z: jax.Array, noise_var: jax.Array, p: Arrays) -> tuple[jax.Array, t
 
     zero = jnp.zeros((), z.dtype)
     first = (zero, zero, zero + START_VAR[0], zero, zero + START_VAR[1])
-    last, (errors, variances) = jax.lax.scan(step, first, (z, noise_var), unroll=UNROLL)
+    scanned: tuple = jax.lax.scan(step, first, (z, noise_var), unroll=UNROLL)
+    last, (errors, variances) = scanned
     return -0.5 * jnp.sum(jnp.log(2 * jnp.pi * variances) + errors**2 / variances), last
 
 

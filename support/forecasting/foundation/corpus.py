@@ -56,12 +56,12 @@ def preset_series(n_time: int, rng: np.random.Generator) -> Iterator[np.ndarray]
                     yield x
 
 
-def season(rng: np.random.Generator) -> int:
+def _season(rng: np.random.Generator) -> int:
     """A season in steps, most often that of a day in 5 minutes."""
     return int(rng.choice(SEASONS, p=SEASON_SHARES))
 
 
-def profile(n_time: int, period: int, rng: np.random.Generator) -> np.ndarray:
+def _profile(n_time: int, period: int, rng: np.random.Generator) -> np.ndarray:
     """A smooth cycle (n_time,), mean 0, deviation 1, at a random phase: like a draw of a periodic Gaussian process."""
     k = np.arange(1, FASTEST_SHAPE + 1)
     weight = np.exp(-0.5 * (k * rng.uniform(0.1, 0.8)) ** 2)
@@ -71,7 +71,7 @@ def profile(n_time: int, period: int, rng: np.random.Generator) -> np.ndarray:
     return (whole - cycle.mean()) / (cycle.std() + 1e-9)
 
 
-def smooth(n_time: int, length: float, rng: np.random.Generator) -> np.ndarray:
+def _smooth(n_time: int, length: float, rng: np.random.Generator) -> np.ndarray:
     """A Gaussian process with a squared exponential kernel of `length` steps: smoothed noise, mean 0, deviation 1."""
     every = max(1, int(length // 8))
     coarse = gaussian_filter1d(rng.normal(size=n_time // every + 64), length / every / np.sqrt(2))[32:]
@@ -79,7 +79,7 @@ def smooth(n_time: int, length: float, rng: np.random.Generator) -> np.ndarray:
     return (x - x.mean()) / (x.std() + 1e-9)
 
 
-def memory(n_time: int, steps: float, rng: np.random.Generator, heavy: float = np.inf) -> np.ndarray:
+def _memory(n_time: int, steps: float, rng: np.random.Generator, heavy: float = np.inf) -> np.ndarray:
     """AR(1) with an e-folding time of `steps`, deviation about 1; Student-t shocks with `heavy` degrees of freedom."""
     rho = np.exp(-1 / steps)
     shocks = rng.standard_t(heavy, n_time) if np.isfinite(heavy) else rng.normal(size=n_time)
@@ -91,16 +91,16 @@ def kernel_mixture(n_time: int, rng: np.random.Generator) -> np.ndarray:
 
     Source: KernelSynth of Ansari et al. (2024), with spectral draws instead of Cholesky factors, for length.
     """
-    period = season(rng)
+    period = _season(rng)
 
     def one() -> np.ndarray:
         kind = rng.integers(7)
         if kind < 3:
-            return profile(n_time, period if rng.random() < 0.7 else season(rng), rng)
+            return _profile(n_time, period if rng.random() < 0.7 else _season(rng), rng)
         if kind == 3:
-            return smooth(n_time, float(np.exp(rng.uniform(np.log(8), np.log(n_time / 2)))), rng)
+            return _smooth(n_time, float(np.exp(rng.uniform(np.log(8), np.log(n_time / 2)))), rng)
         if kind == 4:
-            return memory(n_time, float(np.exp(rng.uniform(0, np.log(500)))), rng)
+            return _memory(n_time, float(np.exp(rng.uniform(0, np.log(500)))), rng)
         if kind == 5:
             return rng.uniform(-1.5, 1.5) * np.linspace(-1, 1, n_time)
         return rng.normal(size=n_time) * 0.5
@@ -112,7 +112,7 @@ def kernel_mixture(n_time: int, rng: np.random.Generator) -> np.ndarray:
     return x + noise * (x.std() + 1e-9) * rng.normal(size=n_time)
 
 
-def spikes(n_time: int, rng: np.random.Generator) -> np.ndarray:
+def _spikes(n_time: int, rng: np.random.Generator) -> np.ndarray:
     """Bursts above zero (n_time,): at random times or by a clock, of heavy-tailed height and a few steps' length."""
     x = np.zeros(n_time)
     if rng.random() < 0.5:  # a job that a clock starts
@@ -128,7 +128,7 @@ def spikes(n_time: int, rng: np.random.Generator) -> np.ndarray:
     return x
 
 
-def levels(n_time: int, rng: np.random.Generator) -> np.ndarray:
+def _levels(n_time: int, rng: np.random.Generator) -> np.ndarray:
     """A level that stays and jumps (n_time,): between a few states that come back, or to new ones for good."""
     stay = np.exp(rng.uniform(np.log(60), np.log(3000)))
     jumps = rng.random(n_time) < 1 / stay
@@ -139,7 +139,7 @@ def levels(n_time: int, rng: np.random.Generator) -> np.ndarray:
     return np.asarray(values[visited % n_state])
 
 
-def sawtooth(n_time: int, rng: np.random.Generator) -> np.ndarray:
+def _sawtooth(n_time: int, rng: np.random.Generator) -> np.ndarray:
     """A leak or a queue that fills and is emptied (n_time,), within 0 and 1."""
     period = np.exp(rng.uniform(np.log(50), np.log(2000)))
     resets = np.cumsum(period * np.exp(rng.normal(size=int(n_time / period) + 8) * rng.choice([0.0, 0.1, 0.5])))
@@ -151,9 +151,9 @@ def sawtooth(n_time: int, rng: np.random.Generator) -> np.ndarray:
 
 def cloud_like(n_time: int, rng: np.random.Generator) -> np.ndarray:
     """A series as a monitoring service shows it (n_time,): flat, cyclic, jumping or bursting; rounded or counted."""
-    period, kind = season(rng), rng.choice(6, p=[0.2, 0.32, 0.14, 0.14, 0.08, 0.12])
+    period, kind = _season(rng), rng.choice(6, p=[0.2, 0.32, 0.14, 0.14, 0.08, 0.12])
     heavy = float(rng.choice([np.inf, 5.0, 3.0]))
-    noise = memory(n_time, float(np.exp(rng.uniform(-1, 4))), rng, heavy) + rng.uniform(0, 1) * rng.normal(size=n_time)
+    noise = _memory(n_time, float(np.exp(rng.uniform(-1, 4))), rng, heavy) + rng.uniform(0, 1) * rng.normal(size=n_time)
     sd = np.exp(rng.uniform(np.log(0.02), np.log(0.5)))
     if kind == 0:  # flat with noise and bursts
         x = 1 + sd * noise
@@ -162,26 +162,26 @@ def cloud_like(n_time: int, rng: np.random.Generator) -> np.ndarray:
             (np.arange(n_time) // period + rng.integers(7)) % 7 >= 5
         )
         x = np.exp(
-            rng.uniform(0.1, 1.0) * profile(n_time, period, rng) * week
+            rng.uniform(0.1, 1.0) * _profile(n_time, period, rng) * week
             + sd * noise
-            + rng.uniform(0, 0.4) * smooth(n_time, 2.0 * period, rng)
+            + rng.uniform(0, 0.4) * _smooth(n_time, 2.0 * period, rng)
         )
     elif kind == 2:  # jumps
-        x = np.exp(rng.uniform(0.2, 1.0) * levels(n_time, rng) + sd * noise)
+        x = np.exp(rng.uniform(0.2, 1.0) * _levels(n_time, rng) + sd * noise)
     elif kind == 3:  # idle most of the time
-        x = 0.05 * np.abs(sd * noise) + spikes(n_time, rng) * np.exp(rng.uniform(0, 1) * profile(n_time, period, rng))
+        x = 0.05 * np.abs(sd * noise) + _spikes(n_time, rng) * np.exp(rng.uniform(0, 1) * _profile(n_time, period, rng))
     elif kind == 4:  # fills and empties
-        x = 0.3 + sawtooth(n_time, rng) + 0.3 * sd * noise
+        x = 0.3 + _sawtooth(n_time, rng) + 0.3 * sd * noise
     else:  # no cycle, slow wander
-        x = np.exp(rng.uniform(0.1, 0.8) * smooth(n_time, float(rng.uniform(100, 1500)), rng) + sd * noise)
+        x = np.exp(rng.uniform(0.1, 0.8) * _smooth(n_time, float(rng.uniform(100, 1500)), rng) + sd * noise)
     if rng.random() < 0.5:
-        x = x + np.exp(rng.uniform(-1, 2)) * x.std() * spikes(n_time, rng)
+        x = x + np.exp(rng.uniform(-1, 2)) * x.std() * _spikes(n_time, rng)
     if rng.random() < 0.2:
-        x = x * np.exp(0.5 * levels(n_time, rng))
-    return finish(x, rng)
+        x = x * np.exp(0.5 * _levels(n_time, rng))
+    return _finish(x, rng)
 
 
-def finish(x: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+def _finish(x: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     """What measuring does to a series: counting, a floor, a ceiling, rounding."""
     choice = rng.integers(6)
     if choice == 0:

@@ -49,7 +49,9 @@ class SeasonalAttention(nnx.Module):
         self.periods = (sizes.season, sizes.season * WEEK_DAYS) if weekly else (sizes.season,)
         self.n_wave = max(1, min(n_wave, sizes.season // 2))
         linear = lambda n: nnx.Linear(n, width, dtype=dtype, rngs=rngs)  # noqa: E731
-        self.query, self.key, self.value, self.out = linear(n_query), linear(width), linear(width), linear(width)
+        # zeros, so that weights are even before training, in content as in phase
+        self.query = nnx.Linear(n_query, width, dtype=dtype, kernel_init=nnx.initializers.zeros_init(), rngs=rngs)
+        self.key, self.value, self.out = linear(width), linear(width), linear(width)
         self.sharpness = nnx.Param(
             jnp.full((n_head, len(self.periods), self.n_wave), 0.0, jnp.float32)
         )  # even at first

@@ -6,6 +6,7 @@ import json
 from dataclasses import asdict
 from pathlib import Path
 
+import jax
 import numpy as np
 import orbax.checkpoint as ocp
 from flax import nnx
@@ -36,6 +37,7 @@ def save_net(model: NeuralForecast, folder: Path | str) -> Path:
         "sizes": asdict(model.sizes),
         "options": {k: list(v) if isinstance(v, tuple) else v for k, v in model.options.items()},
         "n_members": len(model.weights),
+        "shapes": _shapes(model.weights[0]),
         "history": {name: values.tolist() for name, values in model.history.items()},
         "curves": [{k: v.tolist() for k, v in asdict(curve).items()} for curve in model.curves],
     }
@@ -53,6 +55,8 @@ def load_net(folder: Path | str) -> NeuralForecast:
         sizes = Sizes(**said["sizes"] | {"levels": tuple(said["sizes"]["levels"])})
         options = {k: tuple(v) if isinstance(v, list) else v for k, v in said["options"].items()}
         state = nnx.state(build_net(said["kind"], sizes, options, 0), nnx.Param)
+        if _shapes(state) != said["shapes"]:  # Orbax would leave its readers behind
+            raise SourceError(f"{place}: {DESCRIPTION} does not describe the weights beside it. Save the net again.")
         shape = nnx.to_pure_dict(state)
         weights = []
         with ocp.StandardCheckpointer() as checkpointer:
@@ -69,3 +73,7 @@ def load_net(folder: Path | str) -> NeuralForecast:
     history = {name: np.array(values) for name, values in said["history"].items()}
     curves = tuple(Curve(**{k: np.array(v) for k, v in curve.items()}) for curve in said["curves"])
     return NeuralForecast(said["kind"], sizes, options, tuple(weights), history, curves)
+
+
+def _shapes(weights: nnx.State) -> list[list[int]]:
+    return [list(leaf.shape) for leaf in jax.tree.leaves(weights)]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from functools import partial
+from functools import cached_property, partial
 from typing import Any
 
 import jax
@@ -70,13 +70,18 @@ class NeuralForecast:
         ])  # fmt: skip
         return scaled_contexts(rows, history)
 
+    @cached_property
+    def _graph(self) -> Any:
+        return nnx.split(nnx.eval_shape(partial(build_net, self.kind, self.sizes, self.options, 0)), nnx.Param)[0]
+
     def by_member(self, contexts: Mapping[str, np.ndarray]) -> np.ndarray:
         """Quantiles (n_member, n_series, horizon, n_level) of each member alone: their spread is the noise of the seed."""
         inputs = self.inputs(contexts)
-        graph, _ = nnx.split(nnx.eval_shape(partial(build_net, self.kind, self.sizes, self.options, 0)), nnx.Param)
         blocks = [slice(k, k + PREDICTED_AT_ONCE) for k in range(0, len(inputs.past), PREDICTED_AT_ONCE)]
         found = [
-            np.concatenate([_forward(graph, self.sizes.horizon, w, inputs.past[b], inputs.stats[b]) for b in blocks])
+            np.concatenate(
+                [_forward(self._graph, self.sizes.horizon, w, inputs.past[b], inputs.stats[b]) for b in blocks]
+            )
             for w in self.weights
         ]
         centre, scale = (x[:, None, None] for x in (inputs.centre, inputs.scale))
@@ -173,12 +178,16 @@ def seasonal_weights(model: NeuralForecast, contexts: Mapping[str, np.ndarray]) 
 
     lags: (horizon, n_patch), from each step ahead back to the middle of each patch. Raises SchemaError for other nets.
     """
-    net = build_net(model.kind, model.sizes, model.options, 0)
-    if not isinstance(net, MultiScaleTransformer):
+    if NETS[model.kind] is not MultiScaleTransformer:
         raise SchemaError(f"net: a {model.kind} has no seasonal attention. Give one that fit_transformer fitted.")
-    nnx.update(net, model.weights[0])
-    inputs, steps = model.inputs(contexts), jnp.arange(model.sizes.horizon)
-    past = jnp.asarray(inputs.past)
-    tokens, features = net.tokens(past), step_features(past, steps, model.sizes)
-    lags = model.sizes.context + np.arange(model.sizes.horizon)[:, None] - np.array(net.attention.centres)
-    return np.asarray(net.attention.weights(tokens, features, steps)), lags
+    weights, centres = _attend(model._graph, model.sizes, model.weights[0], model.inputs(contexts).past)
+    lags = model.sizes.context + np.arange(model.sizes.horizon)[:, None] - np.asarray(centres)
+    return np.asarray(weights), lags
+
+
+@partial(jax.jit, static_argnums=(0, 1))
+def _attend(graph: Any, sizes: Sizes, weights: nnx.State, past: jax.Array) -> tuple[jax.Array, jax.Array]:
+    net, steps = nnx.merge(graph, weights), jnp.arange(sizes.horizon)
+    return net.attention.weights(net.tokens(past), step_features(past, steps, sizes), steps), jnp.array(
+        net.attention.centres
+    )

@@ -1,0 +1,153 @@
+"""The recommended forecaster: loops for its weighted quantiles, the choice and its reasons, no look ahead, paths, flat cost."""
+
+import time
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from support.errors import SchemaError, TooShortError
+from support.forecasting.analogs import AnalogExpert, LevelExpert, NaiveExpert, short_cycle, smoothed
+from support.forecasting.local_models import seasonal_naive_empirical
+from support.forecasting.metrics import pinball
+from support.forecasting.quantile_frame import QUANTILE_LEVELS
+from support.forecasting.recommendation import RECOMMENDED, recommend, recommended
+
+SEASON, HORIZON = 48, 24
+STEPS = np.arange(1, HORIZON + 1)
+
+
+def series(n=700, seed=0, season=SEASON):
+    rng = np.random.default_rng(seed)
+    wave = 10 + 3 * np.sin(2 * np.pi * np.arange(n) / season)
+    return wave + smoothed(rng.normal(0, 2, n), 0.3)
+
+
+def history(n=700, name="demand", **given):
+    return pd.Series(series(n, **given), pd.date_range("2026-01-01", periods=n, freq="30min", tz="UTC"), name=name)
+
+
+def test_analogs_are_weighted_quantiles_of_what_followed():
+    values = series()
+    expert, origin = AnalogExpert(values, SEASON), 650
+    weights = expert.weights(origin)
+    assert (weights[origin + 1 :] == 0).all() and weights.argmax() == origin
+    for step in (1, 7, 24):
+        moments = np.arange(expert.first, origin - step + 1)
+        order = np.argsort(values[moments + step], kind="stable")
+        held = weights[moments][order]
+        middle = (np.cumsum(held) - held / 2) / held.sum()
+        by_hand = np.interp(QUANTILE_LEVELS, middle, values[moments + step][order])
+        np.testing.assert_allclose(expert.at(origin, np.array([step]), QUANTILE_LEVELS)[0], by_hand, rtol=1e-9)
+
+
+@pytest.mark.parametrize("bend", [True, False])
+def test_level_has_empirical_errors_by_step(bend):
+    values = series(180)
+    expert = LevelExpert(values, rate=0.2, bend=bend)
+    made = expert.at(len(values) - 1, STEPS, QUANTILE_LEVELS)
+    scaled = np.arcsinh((values - expert.centre) / expert.scale) if bend else values
+    for step in (1, 24):
+        moments = np.arange(len(values) - 1 - step, 44, -1)
+        by_hand = expert.level[-1] + np.quantile(scaled[moments + step] - expert.level[moments], QUANTILE_LEVELS)
+        by_hand = np.sinh(by_hand) * expert.scale + expert.centre if bend else by_hand
+        np.testing.assert_allclose(made[step - 1], by_hand, rtol=1e-9)
+
+
+def test_naive_expert_is_the_baseline():
+    values, rng = series(), np.random.default_rng(0)
+    for origin in (300, 699):
+        base = seasonal_naive_empirical(values[: origin + 1], HORIZON, SEASON, QUANTILE_LEVELS, rng)
+        np.testing.assert_allclose(NaiveExpert(values, SEASON).at(origin, STEPS, QUANTILE_LEVELS), base)
+
+
+def test_short_cycle_is_found_and_noise_has_none():
+    rng = np.random.default_rng(0)
+    spikes = rng.normal(size=900) + 4 * (np.arange(900) % 12 == 0)
+    period, strength = short_cycle(spikes, 288)
+    assert period % 12 == 0 and period > 0 and strength > 0.15  # any multiple has the same phase
+    assert short_cycle(rng.normal(size=2000), 288) == (0, 0.0) and short_cycle(np.ones(900), 288) == (0, 0.0)
+
+
+def test_beats_seasonal_naive_where_the_level_persists_and_covers():
+    losses, inside = [], []
+    values = series(3000)
+    for cut in range(1200, 2900, 100):
+        context, seen = values[cut - 1000 : cut], values[cut : cut + HORIZON]
+        made = recommended(context, HORIZON, SEASON, QUANTILE_LEVELS, np.random.default_rng(0))
+        base = seasonal_naive_empirical(context, HORIZON, SEASON, QUANTILE_LEVELS, np.random.default_rng(0))
+        losses.append([pinball(seen, q, QUANTILE_LEVELS).mean() for q in (made, base)])
+        inside.append((seen >= made[:, 1]) & (seen <= made[:, -2]))
+    assert np.divide(*np.mean(losses, axis=0)) < 0.9
+    assert np.mean(inside) == pytest.approx(0.9, abs=0.05)
+
+
+@pytest.mark.parametrize("values", [np.ones(500), np.arange(500.0), (np.arange(500) % 7 == 0) * 5.0, series(60)])
+@pytest.mark.parametrize("season", [1, 24])
+def test_quantiles_are_finite_and_sorted_for_awkward_series(values, season):
+    made = recommended(values, 30, season, QUANTILE_LEVELS, np.random.default_rng(0))
+    assert np.isfinite(made).all() and (np.diff(made, axis=1) >= -1e-9).all()
+
+
+def test_the_scale_goes_along():
+    values = series()
+    one, other = (
+        recommended(v, HORIZON, SEASON, QUANTILE_LEVELS, np.random.default_rng(0)) for v in (values, values * 1e6 + 5)
+    )
+    np.testing.assert_allclose(one * 1e6 + 5, other, rtol=1e-6)
+
+
+def test_choice_and_reason():
+    long, short = history(), history(90)
+    assert recommend(long, horizon=HORIZON, season=SEASON).choice == "analog mixture"
+    assert recommend(short, horizon=4, season=24).choice == "hedged naive"
+    few = recommend(long, horizon=HORIZON, season=300)
+    assert few.choice == "hedged naive" and "2.3 seasons are fewer than 3" in few.reason
+    hurried = recommend(long, horizon=HORIZON, season=SEASON, budget_s=1e-9)
+    assert hurried.choice == "seasonal naive" and "more than the 1e-09 s allowed" in hurried.reason
+    seconds = recommend(long, horizon=HORIZON, season=SEASON).seconds
+    assert recommend(long, horizon=HORIZON, season=SEASON, budget_s=seconds / 2).choice == "analogs"
+    for budget in (60.0, seconds / 2, 1e-9):
+        made = recommend(long, horizon=HORIZON, season=SEASON, budget_s=budget).forecast(
+            long, unit="u", rng=np.random.default_rng(0), n_draws=50
+        )
+        assert made.paths.shape == (1, 50, HORIZON) and made.model == RECOMMENDED
+
+
+def test_forecast_has_marginals_and_paths_of_the_past():
+    panel = {"a": history(), "b": history(seed=1)}
+    n_draws = 400
+    made = recommend(panel, horizon=HORIZON, season=SEASON).forecast(
+        panel, unit="u", rng=np.random.default_rng(0), n_draws=n_draws
+    )
+    assert made.series == ("a", "b") and made.issued_at == panel["a"].index[-1] and made.step_seconds == 1800
+    below = (made.paths[:, :, :, None] <= made.quantiles[:, None]).mean(axis=1)
+    np.testing.assert_allclose(below, np.broadcast_to(QUANTILE_LEVELS, below.shape), atol=1 / n_draws + 1e-9)
+    near = [np.corrcoef(made.paths[0, :, h], made.paths[0, :, h + 1])[0, 1] for h in range(HORIZON - 1)]
+    assert np.mean(near) > 0.4  # the noise of the series has 0.7 at lag one; independent steps would have 0
+    floor = recommend(panel, horizon=4, season=SEASON).forecast(
+        panel, unit="u", rng=np.random.default_rng(0), lowest=9.0
+    )
+    assert floor.quantiles.min() >= 9 and floor.paths.min() >= 9
+
+
+def test_cost_a_series_is_flat_and_below_its_estimate_for_a_hundred_in_half_a_minute():
+    values = [series(2000, seed=k, season=288) for k in range(8)]
+    recommended(values[0], 288, 288, QUANTILE_LEVELS, np.random.default_rng(0))
+    began = time.process_time()
+    for one in values:
+        recommended(one, 288, 288, QUANTILE_LEVELS, np.random.default_rng(0))
+    assert (time.process_time() - began) / len(values) * 100 < 60  # CPU seconds: 30 s of two cores
+
+
+def test_bad_input_is_named():
+    with pytest.raises(TooShortError, match="no more than a season"):
+        recommend(history(40), horizon=4, season=48)
+    with pytest.raises(SchemaError, match="no series"):
+        recommend({}, horizon=4, season=48)
+    with pytest.raises(SchemaError, match="not regular"):
+        recommend(history().drop(history().index[5]), horizon=4, season=48)
+    with pytest.raises(SchemaError, match="tz_localize"):
+        recommend(history().tz_localize(None), horizon=4, season=48)
+    with pytest.raises(SchemaError, match="different times"):
+        recommend({"a": history(), "b": history(650)}, horizon=4, season=48)
