@@ -30,7 +30,7 @@ from benchmarks.record import ROOT, store
 from support.errors import BookError, SourceError
 from support.forecasting.boosting import fit_boosting, fit_forest
 from support.forecasting.calibration_online import residual_conformal, rolling_cqr
-from support.forecasting.ensembles import median_ensemble, weighted_average
+from support.forecasting.ensembles import median_ensemble, weighted_average, without_fallbacks
 from support.forecasting.foundation import own_zero_shot
 from support.forecasting.linear import fit_deep_rvfl, fit_ridge, fit_rvfl, fit_rvfl_ensemble
 from support.forecasting.local_models import BASELINE, LOCAL_MODELS
@@ -214,7 +214,7 @@ def run(data: DataSet, models: list[str]) -> Result:
     result: Result = {"series": sorted(data.panel), "protocol": asdict(data.plan)}
     raw, later = rolled.frame, []
     if set(MEMBERS) <= set(models):
-        members = [arrays_of(raw, name) for name in MEMBERS]
+        members = [without_fallbacks(arrays_of(raw, name), rolled.failures) for name in MEMBERS]
         raw = pd.concat([raw, frame_of(median_ensemble(members, name=MEDIAN).forecasts)], ignore_index=True)
         half = data.plan.n_windows // 2
         later = [frame_of(weighted_average(members, first_window=half, name=WEIGHTED).forecasts)]

@@ -15,7 +15,7 @@ WIDTH_GRID = 40  # positions at which the lower miss is tried between 0 and the 
 ROUNDED = 9  # digits of a rank before it is rounded up or down, against 9.000000001
 
 
-class Regressor(Protocol):
+class _Regressor(Protocol):
     """A regression of scikit-learn's kind, made anew for each member."""
 
     def fit(self, X: np.ndarray, y: np.ndarray) -> Any:
