@@ -23,7 +23,7 @@ RECOMMENDED = "Recommended"
 MIXTURE, ANALOGS, LEVEL, NAIVE = "analog mixture", "analogs", "hedged naive", "seasonal naive"
 LEAST_SEASONS, LEAST_VALUES = 3, 400  # of past; with less there are too few moments like now
 NEWEST_VALUES = 2016  # of the past that are used: a week of 5 minutes
-# Seconds a series and a million (value x step), on one core of two; measured in tests/forecasting/test_recommendation.py
+# CPU seconds a series and a million (value x step), rounded up; benchmarks/forecasting_speed.py measures the first
 COST_SECONDS = {MIXTURE: 0.45, ANALOGS: 0.12, LEVEL: 0.03}
 LEVEL_RATES, NAIVE_SHARE = (0.2, 0.5), 0.75  # where the past is short
 FEWER_RATES, FEWER_IMPORTANCE = (0.5, 0.1, 0.02), (2.0, 1.0, 0.5)
