@@ -3,7 +3,8 @@
 Run: python -m benchmarks.forecasting_speed [--most SERIES] [--jobs N]; writes benchmarks/results/forecasting_speed.json.
 Series of 2,000 values of 5 minutes (a daily profile, a wandering level, bursts), a day ahead. Imports are not counted; the first
 forecast of each model in a process is, for that is what a user waits for. Other programs may share the machine: CPU
-seconds are the fairer clock then, and load_at_start says how busy it was.
+seconds are the fairer clock then, and load_at_start says how busy it was; Prophet optimises in a child process, whose CPU
+seconds are not among them.
 """
 
 from __future__ import annotations
