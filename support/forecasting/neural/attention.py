@@ -114,7 +114,7 @@ class MultiScaleTransformer(nnx.Module):
         )
         self.embed = nnx.Linear(self.patch * (channels * len(KERNELS) + sizes.n_channel), width, dtype=dtype, rngs=rngs)
         n_patch = max(1, sizes.context // self.patch)
-        self.position = nnx.Param(0.02 * jax.random.normal(rngs.params(), (n_patch, width)))
+        self.position = nnx.Param(0.02 * jax.random.normal(rngs.params(), (n_patch, width), jnp.float32))
         self.layers = nnx.List([_Encoder(width, n_head, dropout, dtype, rngs) for _ in range(n_layer)])
         self.norm = nnx.LayerNorm(width, dtype=dtype, rngs=rngs)
         n_query = n_step_feature(sizes)

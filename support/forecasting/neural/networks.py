@@ -94,7 +94,9 @@ class QuantileHead(nnx.Module):
         n_head = len(self.edges) + 1
         start = np.full((n_head, n_level), np.log(np.expm1(0.2)))
         start[:, self.middle] = 0.0
-        self.kernel = nnx.Param(nnx.initializers.lecun_normal()(rngs.params(), (n_head, width, n_level)) * 0.3)
+        self.kernel = nnx.Param(
+            nnx.initializers.lecun_normal()(rngs.params(), (n_head, width, n_level), jnp.float32) * 0.3
+        )
         self.bias = nnx.Param(jnp.asarray(start, jnp.float32))
 
     def __call__(self, summary: jax.Array, features: jax.Array, steps: jax.Array, key: jax.Array | None) -> jax.Array:

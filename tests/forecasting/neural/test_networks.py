@@ -149,6 +149,13 @@ def test_bad_input_is_named():
         build_net("lstm", SIZES, OPTIONS["lstm"] | {"precision": "float16"}, 0)
 
 
+def test_weights_have_32_bits_whatever_the_process_uses():
+    with jax.enable_x64(True):
+        for kind, options in OPTIONS.items():
+            weights = nnx.state(build_net(kind, SIZES, options, 0), nnx.Param)
+            assert all(leaf.dtype == jnp.float32 for leaf in jax.tree.leaves(weights)), kind
+
+
 def test_half_precision_computes_nearly_the_same_from_the_same_weights():
     rng = np.random.default_rng(4)
     past, stats = rng.normal(size=(2, 50, 2)).astype(np.float32), rng.normal(size=(2, 37)).astype(np.float32)
