@@ -6,6 +6,7 @@ import re
 import jupytext
 import nbformat
 import pytest
+import yaml
 
 from book.chapters import ROOT, chapters, parameters, to_notebook
 from book.notebooks import text_of
@@ -96,6 +97,8 @@ def test_figures_have_label_caption_and_alt_text(chapter):
         if "plt.show()" in cell.source:
             for key in ("label: fig-", "caption:", "alt:"):
                 assert f"#| {key}" in cell.source, f"{key} is missing in {cell.source[:60]!r}"
+            block = "\n".join(line.removeprefix("#| ") for line in cell.source.splitlines() if line.startswith("#| "))
+            assert {"label", "caption", "alt"} <= set(yaml.safe_load(block))  # a colon in a caption breaks the block
 
 
 def test_labels_are_unique_in_the_book():
