@@ -102,13 +102,20 @@ def label_line(
 def table_html(
     frame: pd.DataFrame, caption: str = "", formats: Mapping[str, str] | None = None, *, index: bool = True
 ) -> str:
-    """`frame` as an HTML table: numbers by `formats` (column -> format spec such as ",.0f"), else three significant digits.
+    """`frame` as an HTML table: numbers by `formats` (column -> format spec such as ",.0f"), else by their size.
+
+    Without a format whole numbers stay whole, and other numbers of a column have as many decimals as give its median
+    three significant digits, so that they line up; where they span more than three powers of ten each has three significant digits of its own.
 
     Example:
         >>> "1,234" in table_html(pd.DataFrame({"cost_usd": [1234.5]}), formats={"cost_usd": ",.0f"})
         True
+        >>> "1.000" in table_html(pd.DataFrame({"loss": [1.0, 0.693, 0.56]}))
+        True
     """
-    formatters = {c: "{:.3g}".format for c in frame.columns if pd.api.types.is_float_dtype(frame[c])}
+    formatters = {
+        c: f"{{:{_spec(frame[c])}}}".format for c in frame.columns if pd.api.types.is_float_dtype(frame[c])
+    }
     formatters |= {c: f"{{:{spec}}}".format for c, spec in (formats or {}).items()}
     table = frame.to_html(formatters=formatters, na_rep="–", index=index, border=0, justify="unset").replace(
         ' style="text-align: unset;"', ""
@@ -116,6 +123,16 @@ def table_html(
     if caption:
         table = table.replace("<thead>", f"<caption>{html.escape(caption)}</caption>\n  <thead>", 1)
     return table
+
+
+def _spec(column: pd.Series) -> str:
+    """Format of a column of numbers: the same decimals for all, or `.3g` where their sizes differ too much."""
+    sizes = column[np.isfinite(column) & (column != 0)].abs()
+    if sizes.empty or sizes.max() > 1000 * sizes.min() or not 1e-4 <= sizes.median() < 1e6:
+        return ".3g"
+    if (sizes == sizes.round()).all():
+        return ",.0f"
+    return f",.{max(0, 2 - int(np.floor(np.log10(sizes.median()))))}f"
 
 
 def show_table(

@@ -1,6 +1,5 @@
 """Boosting and forest: what they fit and draw, the forest's quantiles by a loop, invariances, no view of the future."""
 
-import pickle
 
 import numpy as np
 import pandas as pd
@@ -10,14 +9,14 @@ from hypothesis import strategies as st
 from scipy.stats import norm, t
 from sklearn.ensemble import RandomForestRegressor
 
-from support.errors import SchemaError, TooShortError
+from support.errors import SchemaError
 from support.forecasting import boosting
 from support.forecasting.boosting import KNOTS, between, fit_boosting, fit_forest
 from support.forecasting.feature_blocks import scale_kind
 from support.forecasting.features import features
 from support.forecasting.local_models import BASELINE, LOCAL_MODELS
 from support.forecasting.protocol import RollingOrigin, roll
-from support.forecasting.quantile_frame import QUANTILE_LEVELS, arrays_of
+from support.forecasting.quantile_frame import QUANTILE_LEVELS
 from support.forecasting.scores import relative_loss, series_scores
 from support.telemetry import ar1
 
@@ -112,34 +111,6 @@ def test_levels_between_the_fitted_ones_are_exact_for_a_normal_and_close_for_hea
 
 
 @BOTH
-def test_no_model_sees_the_future(fit):
-    plan = RollingOrigin(HORIZON, 8, SEASON, local_context=96, global_context=CONTEXT, n_windows=3)
-    values = {"a": series_of(), "b": series_of(200, 1, 5.0)}
-
-    def run(values):
-        panel = {
-            name: pd.Series(x, pd.date_range("2026-01-01", periods=len(x), freq="5min", tz="UTC"))
-            for name, x in values.items()
-        }
-        model = lambda *a, **k: fit(*a, **k, **SMALL[fit])  # noqa: E731
-        result = roll(panel, protocol=plan, local_models={}, global_models={"g": model}, rng=np.random.default_rng(0))
-        assert result.ledger.loc["g", "fallbacks"] == 0
-        return arrays_of(result.frame, "g").quantiles
-
-    wanted, rng = run(values), np.random.default_rng(1)
-    for window in range(3):
-        permuted, replaced = ({name: x.copy() for name, x in values.items()} for _ in range(2))
-        for name, x in values.items():
-            cut = plan.cutoffs(len(x))[window]
-            permuted[name][cut:] = rng.permutation(x[cut:])
-            replaced[name][cut:] = rng.uniform(0, 1e4, len(x) - cut)
-        for changed in (permuted, replaced):
-            got = run(changed)
-            np.testing.assert_array_equal(got[:, : window + 1], wanted[:, : window + 1])
-            assert (got[:, window + 1 :] != wanted[:, window + 1 :]).any(axis=(2, 3)).all()
-
-
-@BOTH
 @settings(deadline=None, max_examples=4)
 @given(scale=st.floats(0.01, 1000), shift=st.floats(-1000, 1000))
 def test_a_fitted_model_follows_unit_and_level(fit, scale, shift):
@@ -150,23 +121,6 @@ def test_a_fitted_model_follows_unit_and_level(fit, scale, shift):
     for name, x in train.items():
         away = np.abs(two[name] - (scale * one[name] + shift)) / (scale * x.std())
         assert (away < 1e-4).mean() > 0.9
-
-
-@BOTH
-def test_same_rng_same_forecast_that_never_decreases(fit):
-    train = train_of()
-    one, two, other = (predict(fitted(fit, train, seed), {"a": train["a"]})["a"] for seed in (0, 0, 1))
-    np.testing.assert_array_equal(one, two)
-    assert (one != other).any() and one.shape == (HORIZON, 15) and (np.diff(one, axis=1) >= 0).all()
-
-
-@BOTH
-def test_one_series_alone_or_among_others_is_forecast_alike(fit):
-    train = {"a": series_of(), "b": series_of(200, 1)}
-    model = fitted(fit, train)
-    together, longer = predict(model, train), {name: np.r_[np.full(9, 1e9), x] for name, x in train.items()}
-    for name in train:
-        np.testing.assert_array_equal(predict(model, {name: longer[name]})[name], together[name])
 
 
 @BOTH
@@ -225,27 +179,3 @@ def test_without_a_season_there_are_no_seasonal_columns():
     model = fit_boosting({"a": series_of()}, **(KEYS | {"season": 1}), rng=np.random.default_rng(0), max_iter=2)
     assert not [name for name in model.names if name.startswith(("seasonal", "profile"))]
     assert predict(model, {"a": series_of()})["a"].shape == (HORIZON, 15)
-
-
-@BOTH
-def test_a_constant_series_is_forecast_as_it_is(fit):
-    train = {"a": series_of(), "still": np.full(200, 7.0)}
-    quantiles = predict(fitted(fit, train), {"still": np.full(CONTEXT, 7.0)})["still"]
-    assert quantiles[:, 7] == pytest.approx(7.0, abs=0.5) and np.isfinite(quantiles).all()
-
-
-@BOTH
-def test_a_stored_model_forecasts_the_same(fit):
-    train = train_of()
-    model = fitted(fit, {"a": train["a"]})
-    again = pickle.loads(pickle.dumps(model))
-    np.testing.assert_array_equal(predict(again, {"a": train["a"]})["a"], predict(model, {"a": train["a"]})["a"])
-
-
-@BOTH
-def test_too_short(fit):
-    with pytest.raises(TooShortError, match="longest series has 53 values; at least 54"):
-        fitted(fit, {"a": series_of(53)})
-    assert fitted(fit, {"a": series_of(54)}).context == CONTEXT
-    with pytest.raises(TooShortError, match="b: 47 values"):
-        predict(fitted(fit), {"a": series_of(), "b": series_of(47)})

@@ -10,7 +10,6 @@ from pathlib import Path
 
 import jax.numpy as jnp
 import numpy as np
-import pandas as pd
 import pytest
 from flax import nnx
 from scipy.stats import norm
@@ -27,8 +26,7 @@ from support.forecasting.neural.models import (
     seasonal_weights,
 )
 from support.forecasting.neural.training import TrainingPlan, train_net
-from support.forecasting.protocol import RollingOrigin, roll
-from support.forecasting.quantile_frame import QUANTILE_LEVELS, arrays_of
+from support.forecasting.quantile_frame import QUANTILE_LEVELS
 from support.telemetry import ar1
 
 CONTEXT, HORIZON, SEASON, SIGMA = 168, 12, 24, 0.5
@@ -83,35 +81,9 @@ def test_known_quantiles_of_a_noisy_sine_are_recovered(kind, fitted):
     assert 0.85 < high - low < 0.95
 
 
-@EVERY
-def test_no_net_sees_the_future(kind):
-    plan = RollingOrigin(HORIZON, 16, SEASON, local_context=96, global_context=CONTEXT, n_windows=2)
-    times = pd.date_range("2026-01-01", periods=N_TIME, freq="5min", tz="UTC")
-    values = panel_of(3)
-
-    def run(values):
-        panel = {name: pd.Series(x, times) for name, x in values.items()}
-        fit = partial(FITS[kind], plan=TrainingPlan(steps=10, judge_every=5, batch=8, steps_ahead=4))
-        result = roll(panel, protocol=plan, local_models={}, global_models={"g": fit}, rng=np.random.default_rng(0))
-        assert result.ledger.loc["g", "fallbacks"] == 0
-        return arrays_of(result.frame, "g").quantiles
-
-    wanted, rng = run(values), np.random.default_rng(1)
-    for window, cut in enumerate(plan.cutoffs(N_TIME)):
-        changed = {name: np.r_[x[:cut], rng.permutation(x[cut:])] for name, x in values.items()}
-        got = run(changed)
-        np.testing.assert_array_equal(got[:, : window + 1], wanted[:, : window + 1])
-        assert (got[:, window + 1 :] != wanted[:, window + 1 :]).any(axis=-1).all()
-
-
-def test_the_seed_alone_decides_and_members_are_averaged():
+def test_members_differ_and_are_averaged():
     short = TrainingPlan(steps=10, judge_every=5, batch=8, steps_ahead=4)
-    fit = lambda seed, n=1: fit_lstm(  # noqa: E731
-        panel_of(), **KEYS, rng=np.random.default_rng(seed), width=8, patch=12, plan=short, n_members=n
-    )
-    one, again, other, pair = fit(0), fit(0), fit(1), fit(0, 2)
-    np.testing.assert_array_equal(predict(one, panel_of())["s0"], predict(again, panel_of())["s0"])
-    assert (predict(one, panel_of())["s0"] != predict(other, panel_of())["s0"]).any()
+    pair = fit_lstm(panel_of(), **KEYS, rng=np.random.default_rng(0), width=8, patch=12, plan=short, n_members=2)
     members = pair.by_member(panel_of())
     assert members.shape == (2, 6, HORIZON, 15) and (members[0] != members[1]).any()
     np.testing.assert_allclose(predict(pair, panel_of())["s2"], members[:, 2].mean(axis=0), rtol=1e-6)
@@ -169,7 +141,9 @@ def test_attention_is_even_before_training_and_of_transformers_only(fitted):
 
 
 @pytest.mark.xfail(
-    strict=True, reason="bound of 3 not met on a pure sine (1.77): the direct lags of the head tell the same"
+    strict=True,
+    reason="bound of 3 not met: 1.77 on a pure sine; without the lags that the head is given 0.58 (the opposite phase of a "
+    "sine tells as much), and 1.0 on random profiles (the encoder's newest token brings them)",
 )
 def test_attention_concentrates_on_the_same_phase_if_the_series_has_one(fitted):
     """After training at the season's lags at least three times even weight, and not on an AR(1)."""
