@@ -25,6 +25,7 @@ from book.chapters import ROOT, Chapter, chapters, parameters, to_notebook
 from book.outputs import output_problems
 from support.errors import BookError
 from support.telemetry import trace_available
+from support.telemetry.generation.presets import PRESETS
 
 __all__ = ["Result", "execute", "given_parameters", "main"]
 
@@ -47,6 +48,7 @@ class Result:
 def given_parameters(chapter: Chapter, profile: str) -> dict[str, object]:
     """Parameters of `chapter` under `profile`; a trace that cannot be had becomes its synthetic twin.
 
+    Where there is no twin the chapter runs with the parameters it is written with, and its claims are shown, not judged.
     Raises BookError if a name is not in the chapter's parameters cell (papermill would only warn).
     """
     file = ROOT / PROFILES[profile][1]
@@ -54,9 +56,14 @@ def given_parameters(chapter: Chapter, profile: str) -> dict[str, object]:
     known = set(papermill.inspect_notebook(str(chapter.notebook)))
     if unknown := sorted(set(given) - known):
         raise BookError(f"{file.name}: {chapter.name} has no parameter {', '.join(unknown)}. It has {sorted(known)}.")
-    source = str(given.get("source", "synthetic"))
-    if not source.startswith("synthetic") and not trace_available(source):
-        given["source"] = f"synthetic:{source.split(':')[0]}"
+    sources = {name: str(value) for name, value in given.items() if name.endswith("source")}
+    for name, source in sources.items():
+        if source.startswith("synthetic") or trace_available(source):
+            continue
+        if source.split(":")[0] not in PRESETS:
+            print(f"{chapter.name}: the trace {source} cannot be had here; the page uses generated telemetry and says so")
+            return {"profile": "explore"}  # sizes and bounds of the publication are of the trace
+        given[name] = f"synthetic:{source.split(':')[0]}"
         print(f"{chapter.name}: the trace {source} cannot be had here; the page uses its synthetic twin and says so")
     return given
 

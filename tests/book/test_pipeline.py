@@ -174,6 +174,16 @@ def test_an_unavailable_trace_is_replaced_by_its_twin_and_said(house, monkeypatc
     assert execution.given_parameters(house, "publication")["source"] == "worldcup98"
 
 
+def test_without_a_twin_the_chapter_runs_as_it_is_written_and_nothing_is_judged(house, monkeypatch, capsys):
+    edited = CHAPTER.replace("n: int = 2  # count", 'n: int = 2  # count\nsource: str = "synthetic"  # any source')
+    house.source.write_text(edited)
+    nbformat.write(to_notebook(house.source), house.notebook)
+    (house.root / "book/publication.yml").write_text("01_tiny: {source: 'appserver-traffic:hourly', n: 3}")
+    monkeypatch.setattr(execution, "trace_available", lambda source: False)
+    assert execution.given_parameters(house, "publication") == {"profile": "explore"}
+    assert "appserver-traffic:hourly cannot be had" in capsys.readouterr().out
+
+
 @pytest.mark.parametrize(
     ("output", "told"),
     [
