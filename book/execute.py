@@ -61,7 +61,9 @@ def given_parameters(chapter: Chapter, profile: str) -> dict[str, object]:
         if source.startswith("synthetic") or trace_available(source):
             continue
         if source.split(":")[0] not in PRESETS:
-            print(f"{chapter.name}: the trace {source} cannot be had here; the page uses generated telemetry and says so")
+            print(
+                f"{chapter.name}: the trace {source} cannot be had here; the page uses generated telemetry and says so"
+            )
             return {"profile": "explore"}  # sizes and bounds of the publication are of the trace
         given[name] = f"synthetic:{source.split(':')[0]}"
         print(f"{chapter.name}: the trace {source} cannot be had here; the page uses its synthetic twin and says so")

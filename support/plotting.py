@@ -113,9 +113,7 @@ def table_html(
         >>> "1.000" in table_html(pd.DataFrame({"loss": [1.0, 0.693, 0.56]}))
         True
     """
-    formatters = {
-        c: f"{{:{_spec(frame[c])}}}".format for c in frame.columns if pd.api.types.is_float_dtype(frame[c])
-    }
+    formatters = {c: f"{{:{_spec(frame[c])}}}".format for c in frame.columns if pd.api.types.is_float_dtype(frame[c])}
     formatters |= {c: f"{{:{spec}}}".format for c, spec in (formats or {}).items()}
     table = frame.to_html(formatters=formatters, na_rep="–", index=index, border=0, justify="unset").replace(
         ' style="text-align: unset;"', ""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from typing import Any, Protocol, Self
 
@@ -43,14 +44,14 @@ class Detector(Protocol):
         ...
 
 
-class Streaming:
+class Streaming(ABC):
     """One row is a batch of one: gives a detector whose `score` goes on from its state the method `update`."""
 
     history_scores: np.ndarray
 
+    @abstractmethod
     def score(self, values: np.ndarray | pd.Series) -> np.ndarray:
         """Scores of the rows that follow."""
-        raise NotImplementedError
 
     def update(self, value: float, timestamp: Any = None) -> float:
         """Score of the next row."""

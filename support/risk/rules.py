@@ -1,6 +1,6 @@
 """The field's right-sizing rules on the same traces: each states statistic, headroom, window and floors.
 
-Sources: specification section 5, and the tools' documentation: AWS Compute Optimizer, Kubecost requestSizingV2, Kubernetes
+Sources: the tools' documentation: AWS Compute Optimizer, Kubecost requestSizingV2, Kubernetes
 VPA recommender, Robusta KRR, OCI Cloud Advisor; Rzadca et al. (2020), EuroSys, for the moving-window rule of Autopilot.
 """
 

@@ -1,6 +1,5 @@
 """Boosting and forest: what they fit and draw, the forest's quantiles by a loop, invariances, no view of the future."""
 
-
 import numpy as np
 import pandas as pd
 import pytest

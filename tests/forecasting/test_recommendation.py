@@ -1,6 +1,5 @@
 """The recommended forecaster: loops for its weighted quantiles, the choice and its reasons, no look ahead, paths."""
 
-
 import numpy as np
 import pandas as pd
 import pytest

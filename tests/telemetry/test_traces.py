@@ -57,7 +57,9 @@ def test_packaged_registry_is_used_without_a_mirror(monkeypatch):
 
 @needs_mirror
 def test_packaged_registry_is_that_of_the_mirror():
-    assert (ROOT / "support" / "telemetry" / "reading" / "registry.csv").read_bytes() == (MIRROR / "registry.csv").read_bytes()
+    assert (ROOT / "support" / "telemetry" / "reading" / "registry.csv").read_bytes() == (
+        MIRROR / "registry.csv"
+    ).read_bytes()
 
 
 def test_datasets_cover_the_registry_and_say_whom_to_cite(monkeypatch):
