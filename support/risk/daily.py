@@ -1,7 +1,7 @@
 """Daily peaks weeks ahead, as joint paths: what was usual, times the errors this rule made over past stretches.
 
 Whole past stretches are drawn, so days hang together as they did, and all series are drawn from the same stretch, so
-that they rise together where they did. Filtered historical simulation: Barone-Adesi, Giannopoulos and Vosper (1999).
+that they rise together where they did. Historical simulation after Barone-Adesi, Giannopoulos and Vosper (1999), without their rescaling by volatility.
 """
 
 from __future__ import annotations
@@ -89,16 +89,18 @@ def split_days(demand: pd.DataFrame, *, unit: str) -> Days:
     return Days(pd.DataFrame(peaks, index=index, columns=demand.columns), shares, unit)
 
 
-def peak_errors(peaks: pd.DataFrame, horizon_days: int, *, country: str = "") -> tuple[np.ndarray, np.ndarray]:
+def peak_errors(
+    peaks: pd.DataFrame, horizon_days: int, *, country: str = "", base_weeks: int = BASE_WEEKS
+) -> tuple[np.ndarray, np.ndarray]:  # fmt: skip
     """What is usual for the days after `peaks`, and how the same rule erred before; both of log(1 + peak).
 
     Usual (horizon, n_series): the median of the weekday over the newest weeks, with what yesterday's and last week's
     deviation from it still say, with the year's season (two years of past needed) and the effect of quarter ends and
-    public holidays of `country`, both from a robust regression. Errors (n_stretch, horizon, n_series): of every past
+    public holidays of `country`, both from a robust regression. base_weeks: most weeks in the median. Errors (n_stretch, horizon, n_series): of every past
     stretch of that length. Raises TooShortError.
     """
     n = len(peaks)
-    weeks = int(np.clip(n // DAYS_PER_BASE_WEEK, 1, BASE_WEEKS))
+    weeks = int(np.clip(n // DAYS_PER_BASE_WEEK, 1, base_weeks))
     need = max(WEEK * weeks + horizon_days + LEAST_STRETCHES - 1, 3 * WEEK)
     if n < need:
         raise TooShortError(

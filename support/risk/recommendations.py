@@ -150,7 +150,7 @@ def _realised(analysis: Analysis, now: np.ndarray, new: np.ndarray, node: tuple[
 def _record(analysis: Analysis, sizing: Sizing, row: int, now: int, new: int, net: np.ndarray) -> RecommendationRecord:
     usage, catalogue, optimizer = analysis.usage, analysis.catalogue, analysis.optimizer
     table, name = usage.resources.iloc[row], str(usage.resources.index[row])
-    finding = str(sizing.findings["finding"].iloc[row])
+    finding = str(sizing.findings["finding"].iloc[row]) if analysis.enough[row] else "insufficient_data"
     if now == new and finding in ("over_provisioned", "under_provisioned"):
         finding = "optimised" if finding == "over_provisioned" else finding
     enough, place = bool(analysis.enough[row]), int(analysis.enough[:row].sum())
