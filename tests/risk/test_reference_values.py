@@ -30,6 +30,7 @@ from support.risk.backtests import (
     transitions,
 )
 from support.risk.commitments import break_even_utilization, commitment_level, critical_ratio
+from support.risk.drift import psi, psi_band, psi_critical
 from support.risk.exceedance import cvar, value_at_risk
 from support.risk.roll_up import any_bounds
 from support.risk.rules import kubecost_request
@@ -38,7 +39,6 @@ from support.risk.slo import BURN_RULES, BurnRule, days_to_exhaustion
 from support.risk.tails import GpdTail, fit_gpd
 
 Inputs = dict[str, Any]
-LATER = {"psi", "psi_critical"}  # drift, section 6 of the specification: to be computed by support.operations
 NORMAL_DRAWS = 4_000_000  # strata: the 99 % quantile of the draws is then 5e-6 off
 DEFAULT_EXCEPTION_P = 0.05  # of a conditional-coverage figure whose inputs name no probability (JP Morgan 1998)
 
@@ -159,6 +159,8 @@ def run_lengths(i: Inputs) -> Inputs:
 
 COMPUTED: dict[str, Callable[[Inputs], Inputs]] = {
     "kupiec_pof": lambda i: told(pof(i)),
+    "psi": lambda i: {"psi": psi(**i), "band": psi_band(psi(**i))},
+    "psi_critical": lambda i: {"psi": psi_critical(i["bins"], i["n"], i["m"], level=i["level"])},
     "kupiec_nonrejection": nonrejection,
     "christoffersen_independence": independence,
     "christoffersen_conditional_coverage": lambda i: told(
@@ -195,16 +197,13 @@ def allowed(tolerance: Inputs, kind: str, key: str) -> float:
 
 
 @pytest.mark.skipif(not VALUES, reason="no reference values: set RISK_REFERENCE or BOOK_DATA")
-def test_every_kind_is_computed_or_known_to_come_later() -> None:
+def test_every_kind_is_computed() -> None:
     kinds = {value["kind"] for value in VALUES}
-    assert kinds <= COMPUTED.keys() | LATER, f"no function for {sorted(kinds - COMPUTED.keys() - LATER)}"
-    assert not COMPUTED.keys() & LATER
+    assert kinds <= COMPUTED.keys(), f"no function for {sorted(kinds - COMPUTED.keys())}"
 
 
 @pytest.mark.parametrize("value", [pytest.param(v, id=v["name"]) for v in VALUES])
 def test_reference_value(value: dict[str, Any]) -> None:
-    if value["kind"] in LATER:
-        pytest.skip("drift is computed by support.operations, a later part of the book")
     got = COMPUTED[value["kind"]](value["inputs"])
     missing = value["expected"].keys() - got.keys()
     assert not missing, f"{value['name']}: nothing computes {sorted(missing)}"
