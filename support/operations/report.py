@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import argparse
 import base64
-import contextlib
 import io
-import os
 import sys
 import time
 from collections.abc import Sequence
@@ -23,6 +21,7 @@ from support.autoscaling import Line, run_line
 from support.errors import BookError
 from support.plotting import COLORS, fan, table_html, use_style
 from support.telemetry import Telemetry, load
+from support.writing import write_together
 
 __all__ = ["main", "report_html"]
 
@@ -102,7 +101,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
         for note in line.notes:
             print(f"  {note}")
         print("writing the report", flush=True)
-        _write_both(out, report_html(telemetry, line), line.decision.to_json() + "\n")
+        write_together(
+            out,
+            {"report.html": report_html(telemetry, line), "decision.json": line.decision.to_json() + "\n"},
+            named_by="--out",
+        )
     except BookError as error:
         print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
         return 2
@@ -220,26 +223,6 @@ def _assumptions(line: Line) -> pd.DataFrame:
     frame = pd.DataFrame(rows, columns=["assumption", "value"])
     frame["option"] = [f"--{name}" if name else "" for name in options]
     return frame
-
-
-def _write_both(out: Path, page: str, decision: str) -> None:
-    """Write both files or neither: to temporary names first, then renamed; BookError if the folder cannot be written."""
-    pairs = [
-        (out / f".{name}.{os.getpid()}", out / name, text)
-        for name, text in (("report.html", page), ("decision.json", decision))
-    ]
-    try:
-        out.mkdir(parents=True, exist_ok=True)
-        for temporary, _, text in pairs:
-            temporary.write_text(text, encoding="utf-8")
-        for temporary, target, _ in pairs:
-            temporary.replace(target)
-    except OSError as error:
-        raise BookError(f"{out}: cannot be written ({error.strerror}). Choose another folder with --out.") from None
-    finally:
-        for temporary, _, _ in pairs:
-            with contextlib.suppress(OSError):
-                temporary.unlink()
 
 
 if __name__ == "__main__":

@@ -11,6 +11,7 @@ from pathlib import Path
 import pandas as pd
 
 from support.errors import SourceError
+from support.writing import write_together
 
 __all__ = ["RecommendationRecord", "record_id", "records_table", "write_records"]
 
@@ -91,17 +92,17 @@ def records_table(records: Sequence[RecommendationRecord]) -> pd.DataFrame:
 def write_records(records: Sequence[RecommendationRecord], path: str | Path) -> None:
     """Write the records as `.json` (an array) or `.csv` (one row each), under a temporary name first.
 
-    Raises SourceError for another ending.
+    Raises SourceError for another ending, BookError if the folder cannot be written.
     """
     path = Path(path)
     if path.suffix not in (".json", ".csv"):
         raise SourceError(f"{path}: records are written as .json or .csv. Choose one of these endings.")
-    part = path.with_name(f".{path.name}.part")
-    if path.suffix == ".json":
-        part.write_text("[" + ",\n ".join(r.to_json() for r in records) + "]\n", encoding="utf-8")
-    else:
-        records_table(records).to_csv(part)
-    part.replace(path)
+    text = (
+        "[" + ",\n ".join(r.to_json() for r in records) + "]\n"
+        if path.suffix == ".json"
+        else records_table(records).to_csv()
+    )
+    write_together(path.parent, {path.name: text}, named_by="output_folder")
 
 
 def _joined(value: object) -> object:

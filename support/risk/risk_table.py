@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
 import math
-import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -13,11 +11,12 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from support.errors import BookError, SchemaError
+from support.errors import SchemaError
 from support.forecast import Forecast
 from support.risk.exceedance import cvar, exceedance, value_at_risk
 from support.risk.runway import runway
 from support.risk.vulnerability import event_of
+from support.writing import write_together
 
 __all__ = ["checked_capacity", "decision_record", "risk_table", "write_risk"]
 
@@ -140,22 +139,8 @@ def write_risk(folder: Path, table: pd.DataFrame, record: Mapping[str, Any]) -> 
         "risk_table.csv": table.replace([np.inf, -np.inf], np.nan).to_csv(index=False, float_format="%.6g"),
         "decision.json": json.dumps(_plain(record), indent=2, allow_nan=False) + "\n",
     }
-    pairs = [(folder / f".{name}.{os.getpid()}", folder / name, body) for name, body in text.items()]
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        for temporary, _, body in pairs:
-            temporary.write_text(body, encoding="utf-8")
-        for temporary, target, _ in pairs:
-            temporary.replace(target)
-    except OSError as error:
-        raise BookError(
-            f"{folder}: cannot be written ({error.strerror}). Name another folder with output_folder."
-        ) from None
-    finally:
-        for temporary, _, _ in pairs:
-            with contextlib.suppress(OSError):
-                temporary.unlink()
-    return pairs[0][1], pairs[1][1]
+    table_file, decision_file = write_together(folder, text, named_by="output_folder")
+    return table_file, decision_file
 
 
 def _plain(value: Any) -> Any:

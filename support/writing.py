@@ -1,0 +1,42 @@
+"""Several small text files written together: all of them or none."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections.abc import Mapping
+from pathlib import Path
+
+from support.errors import BookError
+
+__all__ = ["write_together"]
+
+
+def write_together(folder: str | Path, texts: Mapping[str, str], *, named_by: str) -> tuple[Path, ...]:
+    """Write each text of `texts` (file name -> content) into `folder`, first under temporary names, then renamed.
+
+    The folder is made if it is not there. named_by: the option by which a reader names another folder. Raises BookError
+    if one of the files cannot be written; then none is left.
+
+    Example:
+        >>> import tempfile
+        >>> [p.name for p in write_together(tempfile.mkdtemp(), {"a.txt": "1", "b.txt": "2"}, named_by="--out")]
+        ['a.txt', 'b.txt']
+    """
+    folder = Path(folder)
+    pairs = [(folder / f".{name}.{os.getpid()}", folder / name, text) for name, text in texts.items()]
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        for temporary, _, text in pairs:
+            temporary.write_text(text, encoding="utf-8")
+        for temporary, target, _ in pairs:
+            temporary.replace(target)
+    except OSError as error:
+        raise BookError(
+            f"{folder}: cannot be written ({error.strerror}). Choose another folder with {named_by}."
+        ) from None
+    finally:
+        for temporary, _, _ in pairs:
+            with contextlib.suppress(OSError):
+                temporary.unlink()
+    return tuple(target for _, target, _ in pairs)
