@@ -16,8 +16,8 @@ __all__ = ["ROOT", "store"]
 ROOT = Path(__file__).resolve().parents[1]
 
 
-def store(name: str, results: dict[str, object], packages: tuple[str, ...]) -> None:
-    """Write benchmarks/results/<name>.json and print it: date (UTC), commit, machine, versions of `packages`, results."""
+def store(name: str, results: dict[str, object], packages: tuple[str, ...], *, quiet: bool = False) -> None:
+    """Write benchmarks/results/<name>.json and, unless `quiet`, print it: date (UTC), commit, machine, versions of `packages`, results."""
     head = subprocess.run(["git", "rev-parse", "HEAD"], capture_output=True, text=True, cwd=ROOT, check=False)
     cpuinfo = Path("/proc/cpuinfo")
     models = re.findall(r"model name\s*: (.+)", cpuinfo.read_text()) if cpuinfo.exists() else []
@@ -33,5 +33,6 @@ def store(name: str, results: dict[str, object], packages: tuple[str, ...]) -> N
     temporary = path.with_suffix(".tmp")
     temporary.write_text(json.dumps(record, indent=2) + "\n")
     temporary.replace(path)
-    print(json.dumps(record, indent=2))
+    if not quiet:
+        print(json.dumps(record, indent=2))
     print(f"written to {path.relative_to(ROOT)}")

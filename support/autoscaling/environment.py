@@ -12,6 +12,13 @@ from support.errors import SchemaError
 
 __all__ = ["Decision", "Environment"]
 
+OPTIONAL = ("max_step_up", "max_step_down", "quota_servers", "queue_patience_ticks")  # None: no limit
+WHOLE = ("min_servers", "max_servers", "max_step_up", "max_step_down", "quota_servers")  # besides all `_ticks`
+POSITIVE = (
+    "tick_seconds", "service_rate_rps", "max_step_up", "max_step_down", "boot_timeout_ticks", "control_every_ticks",
+    "billing_block_ticks",
+)  # fmt: skip
+
 
 @dataclass(frozen=True)
 class Environment:
@@ -23,6 +30,11 @@ class Environment:
     server-hour, per server started or stopped, per dropped request, per request waiting an hour. slo_wait_seconds:
     longest wait that is not late; slo_target_frac: promised share of good ticks. max_step_up, max_step_down: servers
     per change (None: no limit). boot_delay_sigma: if positive each order's delay is lognormal with mean d.
+    boot_failure_prob: chance in [0, 1) that an ordered server never arrives; it is billed and counted as booting for
+    boot_timeout_ticks, then given up. queue_patience_ticks: work unserved this many ticks after its own tick is gone
+    (None: it waits for ever). drain_ticks: ticks a stopped server is still billed for, without serving new work.
+    quota_servers: servers the account may hold, draining ones included (None: no quota). control_every_ticks: the
+    policy acts at each such tick. billing_block_ticks: servers are billed in started blocks, e.g. 60 minutes.
     Raises SchemaError naming the field. Semantics: the chapter on autoscaling policies.
 
     Example:
@@ -48,25 +60,25 @@ class Environment:
     max_step_up: int | None = None
     max_step_down: int | None = None
     boot_delay_sigma: float = 0.0
+    boot_failure_prob: float = 0.0
+    boot_timeout_ticks: int = 10
+    queue_patience_ticks: int | None = None
+    drain_ticks: int = 0
+    quota_servers: int | None = None
+    control_every_ticks: int = 1
+    billing_block_ticks: int = 1
 
     def __post_init__(self) -> None:
         for item in fields(self):
             value = getattr(self, item.name)
-            if value is None and item.name.startswith("max_step"):
+            if value is None and item.name in OPTIONAL:
                 continue
-            whole = item.name.endswith("_ticks") or item.name in (
-                "min_servers",
-                "max_servers",
-                "max_step_up",
-                "max_step_down",
-            )
+            whole = item.name.endswith("_ticks") or item.name in WHOLE
             if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
                 raise SchemaError(f"environment: {item.name} is {value!r}, it must be a finite number.")
             if whole and value != int(value):
                 raise SchemaError(f"environment: {item.name} is {value!r}, it must be whole.")
-            if value < 0 or (
-                value == 0 and item.name in ("tick_seconds", "service_rate_rps", "max_step_up", "max_step_down")
-            ):
+            if value < 0 or (value == 0 and item.name in POSITIVE):
                 raise SchemaError(
                     f"environment: {item.name} is {value!r}, it must be {'positive' if value == 0 else 'at least 0'}."
                 )
@@ -74,6 +86,17 @@ class Environment:
             raise SchemaError(f"environment: min_servers {self.min_servers} is above max_servers {self.max_servers}.")
         if not 0 < self.slo_target_frac <= 1:
             raise SchemaError(f"environment: slo_target_frac is {self.slo_target_frac}, it must lie in (0, 1].")
+        if self.boot_failure_prob >= 1:
+            raise SchemaError(f"environment: boot_failure_prob is {self.boot_failure_prob}, it must lie in [0, 1).")
+        if self.quota_servers is not None and self.quota_servers < self.min_servers:
+            raise SchemaError(
+                f"environment: quota_servers {self.quota_servers} is below min_servers {self.min_servers}."
+            )
+
+    @property
+    def boots_at_random(self) -> bool:
+        """Whether a run needs random numbers: delays that are drawn, or servers that fail to boot."""
+        return self.boot_delay_sigma > 0 or self.boot_failure_prob > 0
 
     @property
     def capacity_per_tick(self) -> float:
@@ -84,6 +107,11 @@ class Environment:
     def price_server_tick_usd(self) -> float:
         """Price of one server for one tick."""
         return self.price_server_hour_usd * self.tick_seconds / 3600
+
+    @property
+    def price_wait_tick_usd(self) -> float:
+        """Price of one request waiting for one tick."""
+        return self.price_wait_hour_usd * self.tick_seconds / 3600
 
     @property
     def critical_fractile(self) -> float:

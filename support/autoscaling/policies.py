@@ -12,9 +12,10 @@ from support.autoscaling.simulate import Observation
 from support.errors import SchemaError
 from support.forecasting import RollingQuantiles
 
-__all__ = ["ForecastMean", "Newsvendor", "Reactive", "Static", "servers_for"]
+__all__ = ["HAIR", "ForecastMean", "Newsvendor", "Reactive", "Static", "forecast_ahead", "known_level", "servers_for"]
 
 MOST_SERVERS = 1e9  # a runaway forecast stays a whole number
+HAIR = 1e-9  # of a server: float error that does not cost one
 
 
 def servers_for(requests_per_tick: float | np.ndarray, environment: Environment) -> np.ndarray:
@@ -24,7 +25,7 @@ def servers_for(requests_per_tick: float | np.ndarray, environment: Environment)
         >>> int(servers_for(121.0, Environment(tick_seconds=60, service_rate_rps=1.0)))
         3
     """
-    wanted = np.asarray(requests_per_tick) / environment.capacity_per_tick - 1e-9
+    wanted = np.asarray(requests_per_tick) / environment.capacity_per_tick - HAIR
     return np.ceil(np.minimum(wanted, MOST_SERVERS)).astype(int)
 
 
@@ -61,7 +62,7 @@ class Reactive:
         if not len(seen.arrivals):
             return state, seen.active + seen.booting, "no data yet"
         load = seen.arrivals[-1] + seen.queue[-1]
-        return state, math.ceil(load / state - 1e-9), "last demand over target"
+        return state, math.ceil(load / state - HAIR), "last demand over target"
 
 
 @dataclass(frozen=True)
@@ -73,7 +74,7 @@ class ForecastMean:
 
     def prepare(self, environment: Environment, forecast: RollingQuantiles | None) -> np.ndarray:
         """Servers wanted at each row, from that row's forecast alone."""
-        ahead = _ahead(environment, forecast, self.name)
+        ahead = forecast_ahead(environment, forecast, self.name)
         return servers_for(
             ahead.mean[:, : environment.boot_delay_ticks + 1].max(axis=1) * (1 + self.headroom), environment
         )
@@ -96,9 +97,8 @@ class Newsvendor:
 
     def prepare(self, environment: Environment, forecast: RollingQuantiles | None) -> tuple[np.ndarray, str]:
         """Servers wanted at each row, from that row's forecast alone, and the reason."""
-        ahead = _ahead(environment, forecast, self.name)
-        level = environment.critical_fractile if self.fractile is None else self.fractile
-        level = min(max(level, float(ahead.levels[0])), float(ahead.levels[-1]))
+        ahead = forecast_ahead(environment, forecast, self.name)
+        level = known_level(ahead, environment.critical_fractile if self.fractile is None else self.fractile)
         most = ahead.at(level)[:, : environment.boot_delay_ticks + 1].max(axis=1)
         return servers_for(most, environment), f"{level:.1%} quantile of demand until a new server helps"
 
@@ -107,8 +107,16 @@ class Newsvendor:
         return state, int(state[0][seen.row]), state[1]
 
 
-def _ahead(environment: Environment, forecast: RollingQuantiles | None, name: str) -> RollingQuantiles:
-    need = environment.boot_delay_ticks + 1
+def forecast_ahead(
+    environment: Environment, forecast: RollingQuantiles | None, name: str, lead_ticks: int | None = None
+) -> RollingQuantiles:
+    """`forecast` if it reaches `lead_ticks` (None: the boot delay) beyond the present tick; else SchemaError."""
+    need = (environment.boot_delay_ticks if lead_ticks is None else lead_ticks) + 1
     if forecast is None or forecast.mean.shape[1] < need:
-        raise SchemaError(f"{name}: needs a forecast of {need} ticks (the boot delay and the present one).")
+        raise SchemaError(f"{name}: needs a forecast of {need} ticks, the present one included.")
     return forecast
+
+
+def known_level(forecast: RollingQuantiles, level: float) -> float:
+    """`level` as a float, or the outermost level of the forecast where it has none so far out."""
+    return min(max(level, float(forecast.levels[0])), float(forecast.levels[-1]))

@@ -3,26 +3,32 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 import numpy as np
 import pandas as pd
-from scipy.special import gammaln, pdtr, xlogy
 
 from support.autoscaling.environment import Environment
+from support.autoscaling.fleet import BootDraws, DrawnNow, Fleet, Order
+from support.autoscaling.latency import erlang_c_wait, waits_seconds
 from support.errors import SchemaError
 from support.forecasting import RollingQuantiles
 
 __all__ = ["Observation", "Policy", "Run", "erlang_c_wait", "guard", "simulate"]
+
+BETWEEN = "between two control ticks"
+NOTHING = np.empty(0)
 
 
 @dataclass(slots=True)
 class Observation:
     """What a policy may know before tick t: everything through tick t - 1 - lag, nothing of tick t.
 
-    arrivals, served, queue: (t - lag,) per tick, requests. active, booting: servers. row: position in the forecast.
+    arrivals, served, queue, lost (dropped or given up): (t - lag,) per tick, requests. utilization: (t - lag,) fraction
+    of the capacity used; 1 where work met no server, 0 without either. servers: (t - lag,) that served. Of the fleet
+    the policy knows the present: active, booting and draining servers, pipeline (age in ticks, servers) of each
+    order that boots, the oldest first. row: position in the forecast.
     """
 
     tick: int
@@ -33,6 +39,11 @@ class Observation:
     arrivals: np.ndarray
     served: np.ndarray
     queue: np.ndarray
+    lost: np.ndarray = field(default_factory=lambda: NOTHING)
+    utilization: np.ndarray = field(default_factory=lambda: NOTHING)
+    servers: np.ndarray = field(default_factory=lambda: NOTHING)
+    pipeline: tuple[tuple[int, int], ...] = ()
+    draining: int = 0
 
 
 class Policy(Protocol):
@@ -51,7 +62,12 @@ class Policy(Protocol):
 
 @dataclass(frozen=True)
 class Run:
-    """What happened: `ticks` has one row per tick, `costs` the bill in USD by part; their sum is the score."""
+    """What happened: `ticks` has one row per tick, `costs` the bill in USD by part; their sum is the score.
+
+    ticks: arrivals, served, dropped (no room), abandoned (out of patience), queue: requests; servers (active), booting,
+    draining, started, stopped, failed (given up now), billed (server-ticks); utilization (fraction); wait_seconds;
+    cost_usd; reason.
+    """
 
     policy: str
     environment: Environment
@@ -64,8 +80,10 @@ class Run:
         return sum(self.costs.values())
 
 
-def guard(desired: int, total: int, cooldown_left: int, environment: Environment) -> int:
-    """Servers that may really be asked for: cooldown, step limits, then bounds. Shared by simulator and optimum.
+def guard(desired: int, total: int, cooldown_left: int, environment: Environment, *, draining: int = 0) -> int:
+    """Servers that may really be asked for: cooldown, step limits, bounds, quota. Shared by simulator and optimum.
+
+    The bounds win over the step limits, which matters only where failed servers left fewer than the minimum.
 
     Example:
         >>> guard(50, 10, 0, Environment(tick_seconds=60, service_rate_rps=1, max_servers=20, max_step_up=4))
@@ -77,102 +95,118 @@ def guard(desired: int, total: int, cooldown_left: int, environment: Environment
         desired = min(desired, total + environment.max_step_up)
     if environment.max_step_down is not None:
         desired = max(desired, total - environment.max_step_down)
-    return min(max(desired, environment.min_servers), environment.max_servers)
+    allowed = min(max(desired, environment.min_servers), environment.max_servers)
+    if environment.quota_servers is not None and allowed > total:
+        allowed = max(total, min(allowed, environment.quota_servers - draining))
+    return allowed
 
 
 def simulate(
     demand: pd.Series, policy: Policy, environment: Environment, *, forecast: RollingQuantiles | None = None,
-    initial_servers: int | None = None, rng: np.random.Generator | None = None,
+    initial_servers: int | None = None, rng: np.random.Generator | None = None, boots: BootDraws | None = None,
 ) -> Run:  # fmt: skip
     """Run `policy` over `demand` (n_time,), requests per tick, on a UTC index with the environment's tick.
 
     forecast: rows aligned with `demand`. initial_servers: active at the start (default: what carries the first tick).
-    rng: needed if boot delays are random. Raises SchemaError if tick, forecast or rng do not fit.
-    Not simulated: boot failure, draining, abandonment (patience), minimum billing by the started hour. Source: the order of events is that of the chapter on autoscaling policies.
+    rng or boots (drawn beforehand): needed if boots are random. Raises SchemaError if tick, forecast or luck misfit.
+    Source: the order of events is that of the chapter on autoscaling policies.
     """
     work = demand.to_numpy(dtype=np.float64)
-    _check(demand, work, environment, forecast, rng)
-    mu, delay, lag = environment.capacity_per_tick, environment.boot_delay_ticks, environment.metric_lag_ticks
-    first = math.ceil(work[0] / mu) if initial_servers is None else initial_servers
-    active = min(max(first, environment.min_servers), environment.max_servers)
-    orders: list[list[int]] = []  # [tick of completion, servers], oldest order first
-    booting, queue, cooldown = 0, 0.0, 0
-    n_time, arriving, limit = len(work), work.tolist(), environment.queue_limit
-    served, dropped, waiting = np.zeros(n_time), np.zeros(n_time), np.zeros(n_time)
-    servers, pending, started, stopped = (np.zeros(n_time, dtype=np.int64) for _ in range(4))
+    _check(demand, work, environment, forecast, rng, boots)
+    luck = DrawnNow(environment, rng) if boots is None else boots
+    mu, lag, every = environment.capacity_per_tick, environment.metric_lag_ticks, environment.control_every_ticks
+    fleet = Fleet.of(first_servers(work[0], initial_servers, environment), environment)
+    cooldown, n_time, arriving = 0, len(work), work.tolist()
+    patience, limit = environment.queue_patience_ticks, environment.queue_limit
+    waiting: list[float] = [0.0] * (patience or 0)  # by age, the youngest first
+    queue = 0.0
+    served, dropped, abandoned, waits, used, lost = (np.zeros(n_time) for _ in range(6))
+    servers, pending, draining, started, stopped, failed, billed = (np.zeros(n_time, dtype=np.int64) for _ in range(7))
     reasons: list[str] = []
     state = policy.prepare(environment, forecast)
     for t in range(n_time):
-        known = max(t - lag, 0)
-        seen = Observation(t, t, active, booting, cooldown, work[:known], served[:known], waiting[:known])  # 1 observe
-        state, desired, reason = policy.act(state, seen)  # 2 decide
-        total = active + booting
-        change = guard(int(desired), total, cooldown, environment) - total  # 3 guard
+        if fleet.leaving:
+            fleet.finish_drain(t)
+        active, booting, leaving = fleet.active, fleet.booting, fleet.draining
+        change, reason = 0, BETWEEN
+        if t % every == 0:
+            known = max(t - lag, 0)
+            seen = Observation(  # 1 observe
+                t, t, active, booting, cooldown, work[:known], served[:known], waits[:known],
+                lost[:known], used[:known], servers[:known], fleet.pipeline(t), leaving,
+            )  # fmt: skip
+            state, desired, reason = policy.act(state, seen)  # 2 decide
+            total = active + booting
+            change = guard(int(desired), total, cooldown, environment, draining=leaving) - total  # 3 guard
         if change > 0:  # 4 apply
-            orders.append([t + _delay(delay, environment.boot_delay_sigma, rng), change])
-            booting += change
+            delay, bad = luck.order(t, change)
+            fleet.orders.append(Order(t, t + delay, change - bad, bad))
             started[t] = change
         elif change < 0:
-            cancelled = _cancel(orders, -change)
-            booting -= cancelled
-            active += change + cancelled
+            fleet.stop(-change, t)
             stopped[t] = -change
         cooldown = environment.cooldown_ticks if change else max(cooldown - 1, 0)
-        if orders:  # 5 boot completion
-            ready = sum(count for due, count in orders if due <= t)
-            if ready:
-                orders = [order for order in orders if order[0] > t]
-                booting -= ready
-                active += ready
-        offered = queue + arriving[t]  # 6 arrivals
-        done = min(offered, active * mu)  # 7 serve, first in first out
-        queue = min(offered - done, limit)  # 8 queue and overflow
-        served[t], dropped[t] = done, offered - done - queue
-        waiting[t], servers[t], pending[t] = queue, active, booting
+        if fleet.orders:  # 5 boot completion
+            failed[t] = fleet.boot(t)
+            pending[t] = fleet.booting
+        active = fleet.active
+        if patience is None:
+            offered = queue + arriving[t]  # 6 arrivals
+            done = min(offered, active * mu)  # 7 serve, first in first out
+            queue = min(offered - done, limit)  # 8 queue and overflow
+            lost[t] = dropped[t] = offered - done - queue
+        else:
+            done, abandoned[t], dropped[t], waiting = serve_by_age([arriving[t], *waiting], active * mu, limit)
+            queue, lost[t] = _total_of(waiting), dropped[t] + abandoned[t]
+        served[t], waits[t], servers[t], draining[t] = done, queue, active, fleet.draining
+        used[t] = done / (active * mu) if active else float(queue + lost[t] > 0)
+        billed[t] = fleet.billed(t)
         reasons.append(reason)
-    return _bill(
-        demand, policy.name, environment, served, dropped, waiting, servers, pending, started, stopped, reasons
-    )
+    flow = {"served": served, "dropped": dropped, "abandoned": abandoned, "queue": waits, "utilization": used}
+    count = {
+        "servers": servers, "booting": pending, "draining": draining, "started": started, "stopped": stopped,
+        "failed": failed, "billed": billed,
+    }  # fmt: skip
+    return _bill(demand, policy.name, environment, flow, count, reasons)
 
 
-def erlang_c_wait(arrivals_rps: np.ndarray, service_rate_rps: float, servers: np.ndarray) -> np.ndarray:
-    """Mean wait in seconds in an M/M/n queue, shape as the inputs; infinite at or above full load.
+def first_servers(arriving: float, initial_servers: int | None, environment: Environment) -> int:
+    """Servers at the start, within the bounds: as given, or what carries the first tick's arrivals."""
+    first = math.ceil(arriving / environment.capacity_per_tick) if initial_servers is None else initial_servers
+    most = min(environment.max_servers, environment.quota_servers or environment.max_servers)
+    return min(max(first, environment.min_servers), most)
 
-    Erlang B is the Poisson ratio B = pmf(n; a) / cdf(n; a), C = B / (1 - rho (1 - B)); wait = C / (n mu - lambda).
-    Source: Erlang (1917).
+
+def serve_by_age(work: list[float], capacity: float, limit: float) -> tuple[float, float, float, list[float]]:
+    """One tick of a queue whose callers lose patience: (served, abandoned, dropped, waiting by age).
+
+    work: requests by age in ticks, those of this tick first; the last entry has run out of patience unless it is
+    served now. The oldest are served first and keep their places first. waiting: one entry less than `work`.
 
     Example:
-        >>> erlang_c_wait(np.array([0.5]), 1.0, np.array([1])).round(12).tolist()  # M/M/1: rho / (mu - lambda)
-        [1.0]
+        >>> serve_by_age([5.0, 4.0, 3.0], 2.0, 8.0)  # the oldest: 2 served, 1 gives up; 4 stay, 4 of 5 find room
+        (2.0, 1.0, 1.0, [4.0, 4.0])
     """
-    arrivals, n = np.broadcast_arrays(np.asarray(arrivals_rps, dtype=float), np.asarray(servers, dtype=float))
-    load = arrivals / service_rate_rps
-    wait = np.where(load > 0, np.inf, 0.0)
-    stable = (load > 0) & (load < n)
-    a, n = load[stable], n[stable]
-    blocking = np.exp(xlogy(n, a) - a - gammaln(n + 1)) / pdtr(n, a)
-    rho = a / n
-    wait[stable] = blocking / (1 - rho * (1 - blocking)) / (service_rate_rps * (n - a))
-    return wait
+    served = dropped = abandoned = 0.0
+    left, room = capacity, limit
+    kept = list(work)
+    for age in reversed(range(len(work))):
+        done = min(work[age], left)
+        left, served, rest = left - done, served + done, work[age] - done
+        if age == len(work) - 1:
+            abandoned = rest
+        else:
+            kept[age] = min(rest, room)
+            room, dropped = room - kept[age], dropped + (rest - kept[age])
+    return served, abandoned, dropped, kept[:-1]
 
 
-def _cancel(orders: list[list[int]], most: int) -> int:
-    """Take up to `most` booting servers out of `orders`, the youngest order first; returns how many."""
-    left = most
-    while left and orders:
-        taken = min(left, orders[-1][1])
-        orders[-1][1] -= taken
-        left -= taken
-        if not orders[-1][1]:
-            orders.pop()
-    return most - left
-
-
-def _delay(ticks: int, sigma: float, rng: np.random.Generator | None) -> int:
-    """Boot delay of one order in ticks: fixed, or lognormal with mean `ticks`, rounded up."""
-    if not sigma or rng is None:
-        return ticks
-    return math.ceil(ticks * rng.lognormal(-0.5 * sigma**2, sigma))
+def _total_of(waiting: list[float]) -> float:
+    """Requests that wait, summed from the oldest on."""
+    total = 0.0
+    for amount in reversed(waiting):
+        total += amount
+    return total
 
 
 def _check(
@@ -181,6 +215,7 @@ def _check(
     environment: Environment,
     forecast: RollingQuantiles | None,
     rng: np.random.Generator | None,
+    boots: BootDraws | None,
 ) -> None:
     if len(work) < 2 or not np.isfinite(work).all() or (work < 0).any():
         raise SchemaError("simulate: demand needs at least two ticks, all finite and not negative.")
@@ -196,34 +231,30 @@ def _check(
             raise SchemaError(
                 f"simulate: the forecast sees data {forecast.lag_ticks} ticks old, the policy's are {environment.metric_lag_ticks}."
             )
-    if environment.boot_delay_sigma and rng is None:
-        raise SchemaError("simulate: boot_delay_sigma is positive, so give rng=.")
+    if environment.boots_at_random and rng is None and boots is None:
+        field_name = "boot_delay_sigma" if environment.boot_delay_sigma else "boot_failure_prob"
+        raise SchemaError(f"simulate: {field_name} is positive, so give rng= or boots=.")
+    if boots is not None and (len(boots.delays) < len(work) or boots.failures.shape[1] <= environment.max_servers):
+        raise SchemaError("simulate: boots are drawn for fewer ticks or servers than the run has.")
 
 
 def _bill(
-    demand: pd.Series, name: str, environment: Environment, served: np.ndarray, dropped: np.ndarray, waiting: np.ndarray,
-    servers: np.ndarray, pending: np.ndarray, started: np.ndarray, stopped: np.ndarray, reasons: Sequence[str],
+    demand: pd.Series, name: str, environment: Environment, flow: dict[str, np.ndarray], count: dict[str, np.ndarray],
+    reasons: list[str],
 ) -> Run:  # fmt: skip
     """Steps 9 and 10: the bill by part, and the latency that is reported but not billed."""
-    wait_price = environment.price_wait_hour_usd * environment.tick_seconds / 3600
+    arrivals = demand.to_numpy(float)
     parts = {
-        "servers": environment.price_server_tick_usd * (servers + pending),
-        "starts": environment.price_start_usd * started,
-        "stops": environment.price_stop_usd * stopped,
-        "drops": environment.price_drop_usd * dropped,
-        "waiting": wait_price * waiting,
+        "servers": environment.price_server_tick_usd * count["billed"],
+        "starts": environment.price_start_usd * count["started"],
+        "stops": environment.price_stop_usd * count["stopped"],
+        "drops": environment.price_drop_usd * flow["dropped"],
+        "abandoned": environment.price_drop_usd * flow["abandoned"],
+        "waiting": environment.price_wait_tick_usd * flow["queue"],
     }
-    rate = environment.service_rate_rps
-    with np.errstate(divide="ignore", invalid="ignore"):
-        fluid = np.where(waiting > 0, waiting / (servers * rate), 0.0)
-    stochastic = erlang_c_wait(demand.to_numpy(float) / environment.tick_seconds, rate, servers)
-    wait = np.where((waiting > 0) | (dropped > 0), fluid, stochastic)
+    wait = waits_seconds(arrivals, flow["queue"], flow["dropped"] + flow["abandoned"], count["servers"], environment)
+    columns = {"arrivals": arrivals} | flow | count
     ticks = pd.DataFrame(
-        {
-            "arrivals": demand.to_numpy(float), "served": served, "dropped": dropped, "queue": waiting, "servers": servers,
-            "booting": pending, "started": started, "stopped": stopped, "wait_seconds": wait,
-            "cost_usd": sum(parts.values()), "reason": list(reasons),
-        },
-        index=demand.index,
-    )  # fmt: skip
+        columns | {"wait_seconds": wait, "cost_usd": sum(parts.values()), "reason": reasons}, index=demand.index
+    )
     return Run(name, environment, ticks, {part: float(cost.sum()) for part, cost in parts.items()})

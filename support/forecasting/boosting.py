@@ -68,9 +68,29 @@ class TreeForecast:
         rows = np.repeat(self.context * np.arange(1, len(series) + 1) - 1, self.horizon)
         steps = np.tile(np.arange(1, self.horizon + 1), len(series))
         columns, centre, scale = _inputs(series, rows, steps, self.plan, self.context, times, self.calendar)
-        inputs = np.column_stack([columns[name] for name in self.names])
-        found = np.sinh(self.quantiles(inputs)) * scale[:, None] + centre[:, None]
+        found = self._found(columns, centre, scale)
         return dict(zip(series, found.reshape(len(series), self.horizon, -1), strict=True))
+
+    def predict_at(self, values: np.ndarray, rows: np.ndarray) -> np.ndarray:
+        """Quantiles (n_row, horizon, n_level) issued after each of `rows` of one series (n_time,), in its unit.
+
+        The same as `predict` from the `context` values that end there, for many origins at once; for a model fitted
+        without times. Raises TooShortError if a row has no context, SchemaError for a model that needs times.
+        """
+        if self.calendar:
+            raise SchemaError("predict_at: the model was fitted with times. Use predict.")
+        if len(rows) and min(rows) < self.context - 1:
+            raise TooShortError(f"{min(rows) + 1} values before a forecast; the model was fitted on {self.context}.")
+        steps = np.tile(np.arange(1, self.horizon + 1), len(rows))
+        series = {"values": np.asarray(values, dtype=float)}
+        columns, centre, scale = _inputs(
+            series, np.repeat(rows, self.horizon), steps, self.plan, self.context, None, None
+        )
+        return self._found(columns, centre, scale).reshape(len(rows), self.horizon, -1)
+
+    def _found(self, columns: Mapping[str, np.ndarray], centre: np.ndarray, scale: np.ndarray) -> np.ndarray:
+        inputs = np.column_stack([columns[name] for name in self.names])
+        return np.asarray(np.sinh(self.quantiles(inputs)) * scale[:, None] + centre[:, None])
 
 
 def fit_boosting(

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
+from itertools import count
 
 import numpy as np
 import pandas as pd
@@ -14,9 +16,14 @@ __all__ = ["RollingQuantiles", "ShortTermModel", "fit_short_term", "roll_daily"]
 
 TICK_LEVELS = np.array([0.005, 0.025, 0.05, 0.1, 0.25, 0.5, 0.75, 0.9, 0.95, 0.975, 0.99, 0.995])
 WINDOW_MINUTES = (5, 15, 60, 360)
+LEAST_ROWS, LEAST_FITTED = 60, 20  # ticks with a known future; those of them before the calibration slice
+WINDOW_FRAC = 1 / 8  # a window is at most this part of the history
 DAY_SECONDS = 86_400
 CALIBRATION_FRAC = 0.3
 RIDGE = 1e-3
+PRIOR_ROWS = 30  # rows of evidence that the level stays as it is; matters where the history is short
+MOST_GROWTH = 2.0  # times the largest past demand; beyond it a law fitted in logarithms is not believed
+FLOOR_FRAC = 0.05  # of the mean demand: what is added before the logarithm, at most one request
 HALF_LIFE_FRAC = 0.5  # the half-life of a row, as a fraction of the history
 
 
@@ -56,6 +63,9 @@ class ShortTermModel:
     smearing: np.ndarray  # (n_horizon,): mean of exp(error), so that the mean is unbiased (Duan, 1983)
     typical_noise: float
     uses_yesterday: bool
+    windows: tuple[int, ...]  # ticks of the past that the features average over
+    floor: float  # demand added before the logarithm
+    most: float  # largest demand that is forecast
     unit: str
     notes: tuple[str, ...]
     name: str = "direct ridge"
@@ -73,16 +83,15 @@ class ShortTermModel:
         first = int(demand.index.searchsorted(start))
         centre, scale = self._predict(demand, np.arange(first, len(demand)))
         spread = np.quantile(self.errors, TICK_LEVELS, axis=0).T  # (horizon, level)
-        quantiles = np.expm1(centre[..., None] + scale[:, None, None] * spread)
-        quantiles = np.maximum(quantiles, 0.0)
-        mean = np.maximum(np.exp(centre) * self.smearing - 1.0, 0.0)
+        quantiles = self._demand(centre[..., None] + scale[:, None, None] * spread)
+        mean = self._demand(centre + np.log(self.smearing))
         return RollingQuantiles(demand.index[first:], TICK_LEVELS, quantiles, mean, self.name, self.lag_ticks)
 
     def forecast(self, demand: pd.Series, *, n_draws: int, rng: np.random.Generator) -> Forecast:
         """Forecast from the end of `demand`: joint paths by drawing whole error vectors of the calibration slice."""
         centre, scale = self._predict(demand, np.array([len(demand)]))
         drawn = self.errors[rng.integers(0, len(self.errors), n_draws)]
-        paths = np.maximum(np.expm1(centre[0] + scale[0] * drawn), 0.0)[None]
+        paths = self._demand(centre[0] + scale[0] * drawn)[None]
         return Forecast.from_paths(
             paths,
             issued_at=demand.index[-1],
@@ -92,16 +101,21 @@ class ShortTermModel:
             levels=LEVELS,
         )
 
+    def _demand(self, logs: np.ndarray) -> np.ndarray:
+        """Demand from its logarithm, within 0 and `most`."""
+        return self.floor * np.expm1(np.clip(logs, 0.0, np.log1p(self.most / self.floor)))
+
     def _predict(self, demand: pd.Series, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Centre (n_row, n_horizon) and scale (n_row,) of log1p demand for ticks `rows`."""
-        need = _reach(self.step_seconds, self.lag_ticks, self.uses_yesterday)
+        """Centre (n_row, n_horizon) and scale (n_row,) of log(1 + demand / floor) for ticks `rows`."""
+        need = _reach(self.windows, self.step_seconds, self.lag_ticks, self.uses_yesterday)
         if not len(rows) or rows[0] < need:
             raise TooShortError(
                 f"{self.name}: needs {need} ticks before the first forecast, there are {rows[0] if len(rows) else 0}."
             )
         features, base, noise = _features(
-            demand, self.profile, self.horizon_ticks, self.lag_ticks, self.step_seconds, self.uses_yesterday, rows
-        )
+            demand / self.floor, self.profile, self.windows, self.horizon_ticks, self.lag_ticks, self.step_seconds,
+            self.uses_yesterday, rows,
+        )  # fmt: skip
         season = _season(demand.index, self.profile, self.step_seconds, self.horizon_ticks)
         ahead = season[rows[:, None] + np.arange(self.horizon_ticks)]
         centre = ahead + base[:, None] + np.einsum("nhf,hf->nh", features, self.coefficients)
@@ -111,7 +125,8 @@ class ShortTermModel:
 def fit_short_term(history: pd.Series, *, horizon_ticks: int, lag_ticks: int = 0) -> ShortTermModel:
     """Fit the model of the next `horizon_ticks` ticks on `history` (n_time,), demand per tick on a regular UTC index.
 
-    log(1 + demand) = daily profile + level; what the level does next is a ridge regression, one per
+    log(1 + demand / floor) = daily profile + level, where the floor is one request or, below 20 a tick, 5 % of the
+    mean, so that the unit of the demand does not matter; what the level does next is a ridge regression, one per
     horizon, on recent level differences and on what the same minutes did yesterday. Quantiles are split-conformal
     (Vovk et al., 2005): errors of the last 30 % of the history, divided by a recent noise scale. With less than 4 days
     there is no profile and no yesterday, and `notes` says so. Raises TooShortError below 60 ticks.
@@ -130,15 +145,25 @@ def fit_short_term(history: pd.Series, *, horizon_ticks: int, lag_ticks: int = 0
         notes = (
             "the horizon is longer than a day, or the day no whole number of ticks: no daily profile, only the recent level",
         )
-    need = _reach(step, lag_ticks, seasonal)
+    floor = min(1.0, FLOOR_FRAC * float(history.mean())) or 1.0
+    most = max(MOST_GROWTH * float(history.max()), 1.0)
+    unit, history = f"{history.name} per {step:g} s", history / floor
+    windows = _windows(step, len(history))
+    need = _reach(windows, step, lag_ticks, seasonal)
     rows = np.arange(need, len(history) - horizon_ticks + 1)
-    if len(rows) < 60:
+    least = max(LEAST_ROWS, math.ceil((horizon_ticks + LEAST_FITTED + 1) / (1 - CALIBRATION_FRAC)))
+    if len(rows) < least:
+        enough = next(
+            n
+            for n in count(len(history) + 1)
+            if n >= _reach(_windows(step, n), step, lag_ticks, seasonal) + least + horizon_ticks
+        )
         raise TooShortError(
-            f"history: {len(history)} ticks of {step:g} s; at least {need + 60 + horizon_ticks} are needed ({(need + 60 + horizon_ticks) * step / 3600:.1f} hours)."
+            f"history: {len(history)} ticks of {step:g} s; at least {enough} are needed ({enough * step / 3600:.1f} hours)."
         )
     cut = rows[int(len(rows) * (1 - CALIBRATION_FRAC))]  # the profile, too, is fitted before the calibration slice
     profile = _fit_profile(history.iloc[:cut], step) if seasonal else np.zeros(max(1, round(per_day)))
-    features, base, noise = _features(history, profile, horizon_ticks, lag_ticks, step, seasonal, rows)
+    features, base, noise = _features(history, profile, windows, horizon_ticks, lag_ticks, step, seasonal, rows)
     residual = np.log1p(history.to_numpy(float)) - _season(history.index, profile, step, 0)
     target = residual[rows[:, None] + np.arange(horizon_ticks)] - base[:, None]
     early, late = rows < cut - horizon_ticks, rows >= cut
@@ -148,8 +173,8 @@ def fit_short_term(history: pd.Series, *, horizon_ticks: int, lag_ticks: int = 0
     log_errors = (target - np.einsum("nhf,hf->nh", features, coefficients))[late]
     errors = log_errors / _scale(noise[late], typical)[:, None]
     return ShortTermModel(
-        step, lag_ticks, profile, coefficients, errors, np.exp(log_errors).mean(axis=0), typical, seasonal,
-        f"{history.name} per {step:g} s", notes,
+        step, lag_ticks, profile, coefficients, errors, np.exp(log_errors).mean(axis=0), typical, seasonal, windows,
+        floor, most, unit, notes,
     )  # fmt: skip
 
 
@@ -175,13 +200,14 @@ def roll_daily(
     )  # fmt: skip
 
 
-def _windows(step: float) -> list[int]:
-    return sorted({max(1, round(m * 60 / step)) for m in WINDOW_MINUTES})
+def _windows(step: float, n_history: int) -> tuple[int, ...]:
+    most = max(1, int(n_history * WINDOW_FRAC))
+    return tuple(sorted({min(max(1, round(m * 60 / step)), most) for m in WINDOW_MINUTES}))
 
 
-def _reach(step: float, lag: int, yesterday: bool) -> int:
+def _reach(windows: tuple[int, ...], step: float, lag: int, yesterday: bool) -> int:
     """Ticks of past that the features of one row touch."""
-    return _windows(step)[-1] + lag + 2 + (round(DAY_SECONDS / step) if yesterday else 0)
+    return windows[-1] + lag + 2 + (round(DAY_SECONDS / step) if yesterday else 0)
 
 
 def _slots(index: pd.DatetimeIndex, step: float, n_slots: int) -> np.ndarray:
@@ -214,14 +240,14 @@ def _fit_profile(history: pd.Series, step: float) -> np.ndarray:
 
 
 def _features(
-    demand: pd.Series, profile: np.ndarray, horizon: int, lag: int, step: float, yesterday: bool, rows: np.ndarray
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    demand: pd.Series, profile: np.ndarray, windows: tuple[int, ...], horizon: int, lag: int, step: float,
+    yesterday: bool, rows: np.ndarray,
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:  # fmt: skip
     """Features (n_row, horizon, n_feature), base level (n_row,) and recent noise (n_row,) of log demand; past only."""
     level = np.log1p(demand.to_numpy(float)) - _season(demand.index, profile, step, 0)
     sums = np.concatenate([[0.0], np.cumsum(level)])
     jumps = np.concatenate([[0.0], np.cumsum(np.abs(np.diff(level, prepend=level[0])))])
     end = rows - lag  # exclusive end of what is known
-    windows = _windows(step)
 
     def mean(stop: np.ndarray, width: int) -> np.ndarray:
         return (sums[stop] - sums[stop - width]) / width
@@ -258,4 +284,5 @@ def _weights(history: pd.Series, rows: np.ndarray) -> np.ndarray:
 def _ridge(x: np.ndarray, y: np.ndarray, weight: np.ndarray) -> np.ndarray:
     """Weighted least squares with a penalty in proportion to each feature's own size."""
     gram = (weight[:, None] * x).T @ x
-    return np.linalg.solve(gram + np.diag(RIDGE * np.diag(gram) + 1e-9), (weight[:, None] * x).T @ y)
+    penalty = RIDGE + PRIOR_ROWS / len(x)
+    return np.linalg.solve(gram + np.diag(penalty * np.diag(gram) + 1e-9), (weight[:, None] * x).T @ y)

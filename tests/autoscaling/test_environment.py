@@ -24,6 +24,9 @@ SHARE = st.floats(0, 1)
         ("price_drop_usd", -1e-9), ("price_server_hour_usd", "0.12"), ("boot_delay_ticks", 1.5), ("boot_delay_ticks", -1),
         ("cooldown_ticks", True), ("min_servers", 0.5), ("max_servers", None), ("max_step_up", 0), ("max_step_down", 1.5),
         ("queue_limit", -1), ("slo_target_frac", 0.0), ("slo_target_frac", 1.1), ("metric_lag_ticks", 0.1),
+        ("boot_failure_prob", 1.0), ("boot_failure_prob", -0.1), ("boot_timeout_ticks", 0), ("queue_patience_ticks", -1),
+        ("queue_patience_ticks", 0.5), ("drain_ticks", -1), ("quota_servers", 0), ("quota_servers", 2.5),
+        ("control_every_ticks", 0), ("billing_block_ticks", 0), ("billing_block_ticks", None),
     ],
 )  # fmt: skip
 def test_refusals_name_the_field(field, value):

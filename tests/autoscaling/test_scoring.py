@@ -7,6 +7,8 @@ import pandas as pd
 import pytest
 
 from support.autoscaling import Environment, Reactive, Run, Static, cost_difference, score, score_table, simulate
+from support.autoscaling.scoring import budget_burn, elasticity
+from support.errors import SchemaError
 
 WORLD = Environment(tick_seconds=60, service_rate_rps=1.0, slo_wait_seconds=0.5)
 
@@ -42,6 +44,30 @@ def test_a_hand_made_run():
     assert got["slack_percent"] == pytest.approx(100 * (1 - 270 / (8 * 60)))
     assert got["under_percent"] == pytest.approx(100 * (0 + 1 / 3 + 0 + 0) / 4)  # needs 1, 3, 0, 2 servers
     assert got["over_percent"] == pytest.approx(100 * (0 + 0 + 2 / 1 + 1 / 2) / 4)
+
+
+def test_requests_that_give_up_count_in_both_service_levels():
+    run = hand_made()
+    run.ticks["abandoned"] = [0.0, 0.0, 0.0, 30.0]
+    run.ticks["dropped"] = [0.0, 0.0, 0.0, 0.0]
+    got = score(run)
+    assert got["abandoned_percent"] == pytest.approx(10.0) and got["dropped_percent"] == 0.0
+    assert got["late_percent"] == pytest.approx(100 * 60 / 300)  # of the 90 that were late 30 had left
+    assert got["request_slo_percent"] == pytest.approx(70.0) and got["minute_slo_percent"] == 75.0
+    assert got["request_budget_burn"] == pytest.approx(0.3 / 0.001)
+    assert got["minute_budget_burn"] == pytest.approx(0.25 / 0.001)
+    assert got["wait_p95_seconds"] == got["wait_p99_seconds"] == 0.9
+
+
+def test_churn_counts_control_ticks():
+    world = Environment(tick_seconds=60, service_rate_rps=1.0, control_every_ticks=3)
+    run = Run("hand", world, hand_made().ticks.assign(started=[0, 0, 0, 1]), {"servers": 1.0})
+    assert score(run)["churn_percent"] == 50.0  # ticks 0 and 3 are control ticks, the second changes
+
+
+def test_error_budget_burn():
+    assert budget_burn(0.9995, 0.999) == pytest.approx(0.5)
+    assert budget_burn(1.0, 1.0) == 0 and math.isinf(budget_burn(0.5, 1.0))
 
 
 def test_thetas_by_loop():
@@ -103,3 +129,48 @@ def test_bootstrap_pairs_the_days():
 def test_one_day_says_nothing():
     rng = np.random.default_rng(8)
     assert cost_difference(daily([5.0], 0, rng), daily([10.0], 0, rng), rng=rng) == (0.5, -np.inf, np.inf)
+
+
+def test_elasticity_by_hand():
+    got = elasticity(hand_made())  # needs 1, 3, 0, 2 servers, has 1, 2, 2, 3
+    assert got["under_time_percent"] == 25.0 and got["over_time_percent"] == 50.0
+    assert got["instability_percent"] == pytest.approx(
+        100 / 3
+    )  # together: up and up, then down and hold, then up and up
+    assert got["jitter_per_minute"] == pytest.approx((2 - (2 + 3 + 2)) / 4)
+    half = elasticity(hand_made(), 0.5)  # needs 2, 5, 0, 3
+    assert half["under_percent"] == pytest.approx(100 * (1 / 2 + 3 / 5) / 4)
+    assert half["over_percent"] == pytest.approx(100 * 2 / 4) and half["over_time_percent"] == 25.0
+
+
+@pytest.mark.parametrize("target", [1.0, 0.6])
+def test_elasticity_by_loop(target):
+    rng = np.random.default_rng(5)
+    demand = rng.uniform(0, 500, 400) * np.repeat(rng.choice([0, 1, 1], 40), 10)
+    world = Environment(tick_seconds=15, service_rate_rps=1.0)
+    run = simulate(trace(demand, 15), Reactive(0.6), world)
+    have = run.ticks["servers"].tolist()
+    need = [math.ceil(arrivals / (15 * target)) for arrivals in demand]
+    sums = dict.fromkeys(("under", "over", "under_time", "over_time", "instability"), 0.0)
+    jitter = 0
+    for t in range(400):
+        sums["under"] += max(need[t] - have[t], 0) / max(need[t], 1)
+        sums["over"] += max(have[t] - need[t], 0) / max(need[t], 1)
+        sums["under_time"] += need[t] > have[t]
+        sums["over_time"] += have[t] > need[t]
+        if t:
+            ds, dr = have[t] - have[t - 1], need[t] - need[t - 1]
+            sums["instability"] += min(abs((ds > 0) - (ds < 0) - (dr > 0) + (dr < 0)), 1) * 400 / 399
+            jitter += abs(ds) - abs(dr)
+    got = elasticity(run, target)
+    assert got.pop("jitter_per_minute") == pytest.approx(jitter / 100)
+    assert got == {f"{name}_percent": pytest.approx(100 * value / 400) for name, value in sums.items()}
+
+
+def test_a_fleet_that_is_the_demand_is_perfectly_elastic():
+    demand = trace(np.random.default_rng(1).integers(1, 9, 50) * 60.0)
+    run = simulate(demand, Static(1), WORLD)
+    run.ticks["servers"] = (demand / 60).astype(int)
+    assert set(elasticity(run).values()) == {0.0}
+    with pytest.raises(SchemaError, match="target_utilization"):
+        elasticity(run, 1.2)

@@ -1,5 +1,7 @@
 """The short-term model: no leak, honest coverage, every cadence, and what it refuses."""
 
+import re
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -168,3 +170,26 @@ def test_at_is_linear_between_levels(level):
     for outside in (0.05, 0.95):
         with pytest.raises(SchemaError, match="outside"):
             rolled.at(outside)
+
+
+def test_the_unit_of_a_small_demand_does_not_matter():
+    """Megabits or kilobits: the forecast is the same, in its own unit; below 20 a tick the floor is part of the mean."""
+    index = pd.date_range("2026-01-01", periods=7 * 288, freq="300s", tz="UTC")
+    rng = np.random.default_rng(5)
+    small = pd.Series(
+        8 + 4 * np.sin(2 * np.pi * np.arange(len(index)) / 288) + rng.gamma(2.0, 1.0, len(index)), index=index
+    )
+    start, units = index[-288], 1e-3
+    rolled = [roll_daily(d, start, train_days=5, horizon_ticks=4) for d in (small, small * units)]
+    np.testing.assert_allclose(rolled[1].quantiles, units * rolled[0].quantiles, rtol=1e-9)
+    np.testing.assert_allclose(rolled[1].mean, units * rolled[0].mean, rtol=1e-9)
+
+
+def test_a_long_horizon_needs_ticks_to_fit_before_the_calibration_slice():
+    """A horizon that eats the fitted slice is refused with the number of ticks that is enough, and that many work."""
+    index = pd.date_range("2026-01-01", periods=400, freq="10s", tz="UTC")
+    demand = pd.Series(np.random.default_rng(6).poisson(30.0, len(index)).astype(float), index=index, name="requests")
+    with pytest.raises(TooShortError) as error:
+        fit_short_term(demand.iloc[:132], horizon_ticks=50)
+    enough = int(re.search(r"at least (\d+) are needed", str(error.value))[1])
+    assert fit_short_term(demand.iloc[:enough], horizon_ticks=50).horizon_ticks == 50

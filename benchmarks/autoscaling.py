@@ -1,0 +1,288 @@
+"""Every policy on every trace: bill, both service levels, churn, distance from the optimum, and which targets were met.
+
+Run: python -m benchmarks.autoscaling [--only TRACE ...] [--parts table slo speed]; writes benchmarks/results/autoscaling.json
+after every trace and keeps the traces that are not asked for. Each policy is fitted and tuned on the past of its trace
+only and judged on the days after it. `table`: scores with paired block-bootstrap intervals of the saving against the
+tuned reactive rule and against the Horizontal Pod Autoscaler at its usual 70 %. `slo`: each policy's one knob swept, and
+the least over-provisioning that keeps 99.9 % of the ticks (the knob is chosen in hindsight, for all policies alike).
+`speed`: benchmarks/autoscaling_speed.py. Real traces need BOOK_DATA; one that is absent is left out and said so.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import math
+import time
+import zlib
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from benchmarks import autoscaling_speed
+from benchmarks.record import ROOT, store
+from support.autoscaling import (
+    Environment,
+    Newsvendor,
+    Policy,
+    Reactive,
+    Run,
+    cost_difference,
+    score,
+    servers_for,
+    simulate,
+    split,
+)
+from support.autoscaling.bursts import fit_bursts, with_bursts
+from support.autoscaling.catalog import POLICIES, build_policy
+from support.autoscaling.hpa_policy import KubernetesHPA
+from support.autoscaling.mpc import StochasticMPC
+from support.autoscaling.oracle import optimum, regret
+from support.autoscaling.oracle_bound import jump_bound, jumps_per_day
+from support.errors import SourceError, TooShortError
+from support.forecasting import RollingQuantiles, roll_daily
+from support.telemetry import Traffic, load, traffic
+from support.telemetry.reading.traces import read_llm_events
+
+SEED = 20261121
+N_SYNTHETIC = 3  # traces of each synthetic kind
+HORIZON_TICKS, HORIZON_MINUTES = 30, 30.0  # of the forecasts: the fewer, but the boot delay, the cooldown and two ticks
+PAST_WEEK_DAYS = 7.0  # on which knobs are tuned
+BLOCKS_OF_SHORT = 10  # a test of less than three days is drawn in this many blocks
+SLO_FRAC = 0.999
+TARGETS_PERCENT = tuple(range(10, 100, 5))
+FRACTILES = (0.5, 0.7, 0.8, 0.9, 0.95, 0.975, 0.99, 0.995, 0.999, 0.9995)
+DROP_FACTORS = tuple(2.0**k for k in range(-3, 8))  # the price of a drop that the plan reckons with, over the true one
+RIVALS = ("reactive tuned", "kubernetes hpa", "kubernetes hpa tuned")
+PARTS = ("table", "slo", "speed")
+Row = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Trace:
+    """Demand and how it is cut: `read` gives requests per tick."""
+
+    read: Callable[[], pd.Series]
+    train_days: float = 28.0
+    test_days: float = 14.0
+    test_start: str = ""
+
+
+def calm(seed: int) -> pd.Series:
+    """Six weeks of seasonal traffic without bursts, requests per minute."""
+    times = pd.date_range("2026-03-02", periods=42 * 1440, freq="60s", tz="UTC")
+    drawn = traffic(Traffic(bursts_per_day=0.0), times, rng=np.random.default_rng(seed))
+    return pd.Series(drawn, index=times, name="requests")
+
+
+def llm(service: str) -> pd.Series:
+    """Requests to a language model per 10 s, 58 minutes in all."""
+    events = read_llm_events(service).assign(requests=1.0).set_index("timestamp")
+    return events["requests"].resample("10s").sum().iloc[1:-1]
+
+
+def published(source: str, **options: Any) -> pd.Series:
+    """Demand of a registered trace or of the generator."""
+    return load(source, **options).demand()
+
+
+def suite() -> dict[str, Trace]:
+    """The traces by name."""
+    nab = "nab:realTweets/Twitter_volume_"
+    hour = 1 / 24
+    made = {f"synthetic {k}": Trace(partial(published, "synthetic", seed=SEED + k)) for k in range(N_SYNTHETIC)}
+    made |= {f"synthetic without bursts {k}": Trace(partial(calm, SEED + k)) for k in range(N_SYNTHETIC)}
+    return made | {
+        "worldcup98 before the cup": Trace(partial(published, "worldcup98"), 26, 14, "1998-05-27"),
+        "worldcup98 during the cup": Trace(partial(published, "worldcup98"), 28, 33, "1998-06-10"),
+        "appserver-traffic": Trace(partial(published, "appserver-traffic"), 56, 56),
+        "azure-llm-2023 code": Trace(partial(llm, "code"), 0.55 * hour, 0.4 * hour),
+        "azure-llm-2023 conv": Trace(partial(llm, "conv"), 0.55 * hour, 0.4 * hour),
+        **{f"nab tweets {name}": Trace(partial(published, nab + name)) for name in ("AAPL", "AMZN", "GOOG", "IBM")},
+        "nab elb requests": Trace(partial(published, "nab:realAWSCloudwatch/elb_request_count_8c0756"), 9, 5),
+        "nab taxi trips": Trace(partial(published, "nab:realKnownCause/nyc_taxi"), 56, 56),
+        "nab network in 257a54": Trace(partial(published, "nab:realAWSCloudwatch/ec2_network_in_257a54"), 9, 5),
+        "nab network in a2eb1cd9": Trace(
+            partial(published, "nab:realAWSCloudwatch/iio_us-east-1_i-a2eb1cd9_NetworkIn"), 2.8, 1.4
+        ),
+    }
+
+
+@dataclass(frozen=True)
+class Case:
+    """A trace cut into past and test, its world, and forecasts for the test and for the last week of the past."""
+
+    name: str
+    train: pd.Series
+    test: pd.Series
+    world: Environment
+    rolling: RollingQuantiles
+    bursty: RollingQuantiles
+    first: int
+    notes: tuple[str, ...]
+
+    def run(self, policy: Policy, *, world: Environment | None = None) -> Run:
+        """`policy` on the test days; with forecasts that know of bursts where it is named so."""
+        rolling = self.bursty if "bursts" in policy.name else self.rolling
+        return simulate(self.test, policy, world or self.world, forecast=rolling, initial_servers=self.first)
+
+
+def case_of(name: str, trace: Trace) -> Case:
+    """Cut, price, forecast. Everything that is fitted is fitted before the test begins."""
+    train, test, notes = split(
+        trace.read(), train_days=trace.train_days, test_days=trace.test_days, test_start=trace.test_start
+    )
+    world = Environment.for_demand(train)
+    horizon = max(
+        min(HORIZON_TICKS, math.ceil(HORIZON_MINUTES * 60 / world.tick_seconds)),
+        world.boot_delay_ticks + world.cooldown_ticks + 2,
+    )
+    span = (train.index[-1] - train.index[0]) / pd.Timedelta(days=1)
+    roll = partial(roll_daily, horizon_ticks=horizon, train_days=trace.train_days)
+    rolling = roll(pd.concat([train, test]), test.index[0])
+    before = train.index[-1] - pd.Timedelta(days=min(PAST_WEEK_DAYS, span / 3))
+    bursty = rolling
+    try:
+        bursty = with_bursts(rolling, fit_bursts(train[before:], roll(train, train[before:].index[0])), demand=test)
+    except TooShortError:
+        notes += ("the past is too short to learn bursts from",)
+    return Case(name, train, test, world, rolling, bursty, int(servers_for(train.iloc[-1], world)), notes)
+
+
+def tuned_hpa(case: Case) -> int:
+    """Target (percent) of the Horizontal Pod Autoscaler with the least cost on the last week of the past."""
+    recent = case.train.iloc[-max(2, round(PAST_WEEK_DAYS * 86_400 / case.world.tick_seconds)) :]
+    costs = {u: simulate(recent, KubernetesHPA(u), case.world).cost_usd for u in TARGETS_PERCENT}
+    return min(costs, key=costs.__getitem__)
+
+
+def policies(case: Case) -> list[Policy]:
+    """The catalogue, and three more: the autoscaler of Kubernetes tuned, and the two rules of the book with bursts."""
+    return [
+        *(build_policy(name, case.world, case.train) for name in POLICIES),
+        KubernetesHPA(tuned_hpa(case), name="kubernetes hpa tuned"),
+        Newsvendor(name="newsvendor, bursts"),
+        StochasticMPC(name="stochastic MPC, bursts"),
+    ]
+
+
+def table_of(case: Case) -> Row:
+    """One row a policy, with intervals; the optimum beside them."""
+    rng = np.random.default_rng([SEED, zlib.crc32(case.name.encode())])
+    seconds = len(case.test) * case.world.tick_seconds
+    block = (
+        86_400.0
+        if seconds >= 3 * 86_400
+        else math.ceil(seconds / BLOCKS_OF_SHORT / case.world.tick_seconds) * case.world.tick_seconds
+    )
+    runs, spent = {}, {}
+    for policy in policies(case):
+        began = time.perf_counter()
+        runs[policy.name] = case.run(policy)
+        spent[policy.name] = 1e6 * (time.perf_counter() - began) / len(case.test)
+    best = optimum(case.test, case.world, initial_servers=case.first)
+    rows = []
+    for name, run in runs.items():
+        row: Row = {"policy": name} | {key: round(float(value), 4) for key, value in score(run).items()}
+        row["regret_frac"] = round(float(regret(run.cost_usd, best.lower_usd)), 4)
+        row["microseconds_per_tick"] = round(spent[name], 1)
+        for other in RIVALS:
+            saved = cost_difference(run, runs[other], rng=rng, block_seconds=block)
+            row[f"saving_percent_against_{other}"] = [round(100 * float(v), 2) for v in saved]
+        rows.append(row)
+    jumps = jumps_per_day(case.test, _prepared(case), case.world)
+    return {
+        "ticks": len(case.test), "tick_seconds": case.world.tick_seconds, "boot_delay_ticks": case.world.boot_delay_ticks,
+        "first_tick": str(case.test.index[0]), "block_seconds": block, "notes": list(case.notes),
+        "optimum_usd": round(best.cost_usd, 4), "bound": str(jump_bound(case.world, jumps)),
+        "jumps_per_day": round(jumps, 3), "target_reachable": jump_bound(case.world, jumps).reachable, "rows": rows,
+    }  # fmt: skip
+
+
+def _prepared(case: Case) -> np.ndarray:
+    """The highest quantile (bursts allowed for) that was forecast for each tick when a server could still be ordered."""
+    delay = case.world.boot_delay_ticks
+    return np.concatenate([np.full(delay, np.inf), case.bursty.quantiles[: len(case.test) - delay, delay, -1]])
+
+
+def slo_of(case: Case) -> Row:
+    """Least over-provisioning of each family that keeps the SLO, its knob chosen in hindsight."""
+    families: dict[str, list[tuple[float, Policy, Environment]]] = {
+        "reactive": [(u / 100, Reactive(u / 100), case.world) for u in TARGETS_PERCENT],
+        "kubernetes hpa": [(u, KubernetesHPA(u), case.world) for u in TARGETS_PERCENT],
+        "newsvendor": [(f, Newsvendor(f, "newsvendor, bursts"), case.world) for f in FRACTILES],
+        "stochastic MPC": [
+            (k, StochasticMPC(name="stochastic MPC, bursts"), replace(case.world, price_drop_usd=k * case.world.price_drop_usd))
+            for k in DROP_FACTORS
+        ],
+    }  # fmt: skip
+    found: Row = {}
+    for family, members in families.items():
+        front = []
+        for knob, policy, world in members:
+            scores = score(case.run(policy, world=world))
+            front.append(
+                {"knob": knob}
+                | {
+                    k: round(scores[k], 4)
+                    for k in ("minute_slo_percent", "over_percent", "mean_servers", "churn_percent")
+                }
+            )
+        good = [point for point in front if point["minute_slo_percent"] >= 100 * SLO_FRAC]
+        found[family] = {"front": front, "best": min(good, key=lambda p: p["over_percent"]) if good else None}
+    return found
+
+
+def verdicts(traces: dict[str, Row]) -> Row:
+    """The targets of the order against what was measured."""
+    ours = ("newsvendor", "newsvendor, bursts", "stochastic MPC", "stochastic MPC, bursts")
+    answer: Row = {}
+    for policy in ours:
+        rows = {n: {r["policy"]: r for r in t["rows"]} for n, t in traces.items()}
+        entry: Row = {"traces": len(rows)}
+        for other in RIVALS:
+            saved = {n: r[policy][f"saving_percent_against_{other}"] for n, r in rows.items()}
+            entry[f"cheaper than {other}"] = sum(v[0] > 0 for v in saved.values())
+            entry[f"surely cheaper than {other}"] = sum(v[1] > 0 for v in saved.values())
+            entry[f"surely dearer than {other}"] = sum(v[2] < 0 for v in saved.values())
+        entry["regret at most 0.30"] = sum(r[policy]["regret_frac"] <= 0.30 for r in rows.values())
+        entry["median regret"] = round(float(np.median([r[policy]["regret_frac"] for r in rows.values()])), 4)
+        entry["churn not above the tuned reactive"] = sum(
+            r[policy]["churn_percent"] <= r["reactive tuned"]["churn_percent"] for r in rows.values()
+        )
+        answer[policy] = entry
+    return answer
+
+
+def main() -> None:
+    """Measure and write the result."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--only", nargs="*", choices=list(suite()), default=list(suite()))
+    parser.add_argument("--parts", nargs="*", choices=PARTS, default=list(PARTS))
+    arguments = parser.parse_args()
+    path = ROOT / "benchmarks" / "results" / "autoscaling.json"
+    results = json.loads(path.read_text())["results"] if path.exists() else {"traces": {}, "slo": {}}
+    for name in arguments.only if {"table", "slo"} & set(arguments.parts) else ():
+        began = time.perf_counter()
+        try:
+            case = case_of(name, suite()[name])
+        except SourceError as error:
+            print(f"{name}: left out ({error})", flush=True)
+            continue
+        if "table" in arguments.parts:
+            results["traces"][name] = table_of(case)
+        if "slo" in arguments.parts:
+            results["slo"][name] = slo_of(case)
+        results["verdicts"] = verdicts(results["traces"])
+        store("autoscaling", results, ("numpy", "pandas", "numba", "jax"), quiet=True)
+        print(f"{name}: {time.perf_counter() - began:.0f} s", flush=True)
+    if "speed" in arguments.parts:
+        autoscaling_speed.main()
+
+
+if __name__ == "__main__":
+    main()

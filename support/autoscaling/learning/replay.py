@@ -1,0 +1,91 @@
+"""Prioritised replay: what surprised the agent is shown to it more often, and counts less each time."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from support.errors import SchemaError
+
+__all__ = ["Replay", "Transitions", "add", "empty_replay", "reprioritise", "sample"]
+
+BLOCK = 64  # entries whose priorities are summed first, so that a draw searches two short lists instead of a long one
+LEAST_ERROR = 1e-3  # added to each error, so that nothing is forgotten
+
+
+class Transitions(NamedTuple):
+    """seen (n, n_feature), action (n,), reward (n,), then (n, n_feature): the view one tick later."""
+
+    seen: Any
+    action: Any
+    reward: Any
+    then: Any
+
+
+class Replay(NamedTuple):
+    """A ring of transitions. priority (n,): not normalised, 0 where nothing is stored yet; cursor: next to overwrite."""
+
+    held: Transitions
+    priority: Any
+    cursor: Any
+    highest: Any
+
+
+def empty_replay(capacity: int, n_feature: int) -> Replay:
+    """A ring for `capacity` transitions, a multiple of 64. Raises SchemaError for another capacity.
+
+    Example:
+        >>> float(empty_replay(128, 3).priority.sum())
+        0.0
+    """
+    if capacity < BLOCK or capacity % BLOCK:
+        raise SchemaError(f"replay: a capacity of {capacity}, it must be a multiple of {BLOCK}.")
+    seen, then = (jnp.zeros((capacity, n_feature), jnp.float32) for _ in range(2))
+    held = Transitions(seen, jnp.zeros(capacity, jnp.int32), jnp.zeros(capacity, jnp.float32), then)
+    return Replay(held, jnp.zeros(capacity, jnp.float32), jnp.int32(0), jnp.float32(1.0))
+
+
+def add(replay: Replay, new: Transitions) -> Replay:
+    """Store transitions (n,) with the highest priority seen so far; the capacity must be a multiple of n."""
+    n = len(new.action)
+
+    def put(ring: Any, rows: Any) -> Any:
+        return jax.lax.dynamic_update_slice_in_dim(ring, rows.astype(ring.dtype), replay.cursor, axis=0)
+
+    held = Transitions(*(put(ring, rows) for ring, rows in zip(replay.held, new, strict=True)))
+    priority = put(replay.priority, jnp.full(n, replay.highest))
+    return Replay(held, priority, (replay.cursor + n) % len(replay.priority), replay.highest)
+
+
+def sample(replay: Replay, n: int, importance: Any, key: jax.Array) -> tuple[Transitions, Any, Any]:
+    """(transitions, their positions, their weights) of `n` draws with probability priority / sum, one in each n-th of it.
+
+    Weights are (N P(i))^-importance over their largest: they undo the bias of drawing unevenly.
+    Source: Schaul et al. (2016), equations 1 and 2 and section 3.3.
+    """
+    blocks = replay.priority.reshape(-1, BLOCK)
+    above = jnp.cumsum(blocks.sum(axis=1))
+    # uniform float32 draws are multiples of 2^-23, so the last strip may touch its end: stay below the sum
+    strip = (jnp.arange(n, dtype=jnp.float32) + jax.random.uniform(key, (n,), jnp.float32)) / n
+    point = jnp.minimum(strip, 1 - 1e-6) * above[-1]
+    block = jnp.searchsorted(above, point, side="right")
+    inside = jnp.cumsum(blocks[block], axis=1)
+    left = point - jnp.where(block > 0, above[block - 1], 0.0)
+    entry = jnp.minimum((inside <= left[:, None]).sum(axis=1), BLOCK - 1)
+    # rounding must not lead to an empty place: take the last filled one of the block instead
+    filled = jnp.where(blocks[block] > 0, jnp.arange(BLOCK), 0).max(axis=1)
+    index = block * BLOCK + jnp.minimum(entry, filled)
+    share = replay.priority[index] / above[-1]
+    weight = (share * (replay.priority > 0).sum()) ** -importance
+    held = Transitions(*(ring[index] for ring in replay.held))
+    return held, index, (weight / weight.max()).astype(jnp.float32)
+
+
+def reprioritise(replay: Replay, index: Any, error: Any, exponent: Any) -> Replay:
+    """The drawn transitions get priority (|error| + 0.001)^exponent."""
+    fresh = ((jnp.abs(error) + LEAST_ERROR) ** exponent).astype(jnp.float32)
+    return replay._replace(
+        priority=replay.priority.at[index].set(fresh), highest=jnp.maximum(replay.highest, fresh.max())
+    )

@@ -1,0 +1,206 @@
+"""Forecasters of part III at every tick of a simulation: each sees the past only and is fitted anew as days go by."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+
+import numpy as np
+import pandas as pd
+
+from support.errors import SchemaError, TooShortError
+from support.forecasting import RollingQuantiles, pinball
+from support.forecasting.boosting import fit_boosting
+from support.forecasting.local_models import LocalModel
+from support.forecasting.short_term import TICK_LEVELS
+
+__all__ = [
+    "average_quantiles", "forecast_scores", "part_of", "roll_boosting", "roll_local", "roll_persistence",
+    "roll_seasonal_naive",
+]  # fmt: skip
+
+DAY_SECONDS = 86_400
+REFIT_DAYS = 7.0  # trees are fitted once a week: a fit takes seconds
+CUTOFFS = 3000  # drawn from the past for one fit of the trees
+TREES = 60  # of each fitted level
+CONTEXT_DAYS = 2  # that the features of the trees look back on
+
+
+def roll_persistence(
+    demand: pd.Series, start: pd.Timestamp, *, train_days: float, horizon_ticks: int, lag_ticks: int = 0
+) -> RollingQuantiles:
+    """The newest value known, at every tick from `start` on, times the ratios by which demand moved in the past.
+
+    Arguments and errors as `roll_daily`; the ratios, (1 + later) / (1 + before), are those of the `train_days` before
+    each day, one law a horizon.
+
+    Example:
+        >>> minutes = pd.date_range("2026-01-01", periods=2900, freq="60s", tz="UTC")
+        >>> flat = pd.Series(10.0, index=minutes, name="requests")
+        >>> roll_persistence(flat, minutes[2880], train_days=2, horizon_ticks=3).mean[0].round(6).tolist()
+        [10.0, 10.0, 10.0]
+    """
+    return _repeated(demand, start, 1, "persistence", train_days, horizon_ticks, lag_ticks)
+
+
+def roll_seasonal_naive(
+    demand: pd.Series, start: pd.Timestamp, *, train_days: float, horizon_ticks: int, lag_ticks: int = 0
+) -> RollingQuantiles:
+    """The same minute of the day before, times the ratios by which days differed in the past; else `roll_persistence`."""
+    return _repeated(demand, start, _day_ticks(demand), "seasonal naive", train_days, horizon_ticks, lag_ticks)
+
+
+def roll_local(
+    demand: pd.Series, start: pd.Timestamp, *, model: LocalModel, name: str, train_days: float, horizon_ticks: int,
+    rng: np.random.Generator, lag_ticks: int = 0,
+) -> RollingQuantiles:  # fmt: skip
+    """A local model of part III as a plan made once a day: at midnight it forecasts the whole day, and learns nothing till the next.
+
+    `model` gets the `train_days` before, with a season of a day. Raises what the model raises, SchemaError if the day is
+    no whole number of ticks.
+    """
+    season, values, pieces = _day_ticks(demand), demand.to_numpy(float), []
+    for low, known, first, last in _days(demand, start, train_days, lag_ticks, 1.0):
+        ahead = last - first + horizon_ticks - 1
+        made = model(values[low:known], first - known + ahead, season, TICK_LEVELS, rng)[first - known :]
+        pieces.append(made[np.arange(last - first)[:, None] + np.arange(horizon_ticks)])
+    return _rolling(demand, np.concatenate(pieces), name, lag_ticks)
+
+
+def roll_boosting(
+    demand: pd.Series, start: pd.Timestamp, *, train_days: float, horizon_ticks: int, rng: np.random.Generator,
+    lag_ticks: int = 0, refit_days: float = REFIT_DAYS,
+) -> RollingQuantiles:  # fmt: skip
+    """Gradient boosting of the quantile loss (`fit_boosting`) at every tick, fitted anew each `refit_days` on the past.
+
+    Arguments as `roll_daily`. Raises TooShortError if the past does not hold two days and the horizon.
+    """
+    season, values, pieces = _day_ticks(demand), demand.to_numpy(float), []
+    context, reach = CONTEXT_DAYS * season, horizon_ticks + lag_ticks
+    for low, known, first, last in _days(demand, start, train_days, lag_ticks, refit_days):
+        model = fit_boosting(
+            {"demand": values[low:known]}, context=context, horizon=reach, season=season, levels=TICK_LEVELS,
+            rng=rng, max_iter=TREES, max_cutoffs=CUTOFFS,
+        )  # fmt: skip
+        newest = np.arange(first, last) - 1 - lag_ticks  # the last value known at each tick
+        begin = max(0, int(newest[0]) - context + 1)
+        made = model.predict_at(values[begin : int(newest[-1]) + 1], newest - begin)
+        pieces.append(made[:, lag_ticks:])
+    return _rolling(demand, np.concatenate(pieces), "gradient boosting", lag_ticks)
+
+
+def average_quantiles(forecasts: list[RollingQuantiles], name: str) -> RollingQuantiles:
+    """Level by level mean of forecasts of the same ticks: an ensemble that keeps their shape (Vincent, 1912).
+
+    Raises SchemaError if ticks, levels, horizons or lags differ.
+    """
+    first = forecasts[0]
+    for other in forecasts[1:]:
+        if (
+            other.quantiles.shape != first.quantiles.shape
+            or other.lag_ticks != first.lag_ticks
+            or not np.array_equal(other.levels, first.levels)
+            or not other.timestamps.equals(first.timestamps)
+        ):
+            raise SchemaError(f"{name}: {first.model} and {other.model} differ in ticks, levels, horizon or lag.")
+    quantiles = np.mean([f.quantiles for f in forecasts], axis=0)
+    mean = np.mean([f.mean for f in forecasts], axis=0)
+    return RollingQuantiles(first.timestamps, first.levels, quantiles, mean, name, first.lag_ticks)
+
+
+def forecast_scores(rolling: RollingQuantiles, demand: pd.Series, *, level: float) -> dict[str, float]:
+    """Scores of `rolling` at its longest horizon against `demand` (n_time,), the ticks that it forecast.
+
+    crps: twice the quantile loss over all levels, held flat beyond the outermost (Gneiting, 2011); pinball: twice the
+    quantile loss at `level`; both in the unit of the demand, means over ticks. below_percent: ticks below the quantile at
+    `level`; cover_percent: ticks in the central 90 % interval. Raises SchemaError if the ticks differ.
+
+    Example:
+        >>> minutes = pd.date_range("2026-01-01", periods=2, freq="60s", tz="UTC")
+        >>> sure = RollingQuantiles(minutes, np.array([0.05, 0.5, 0.95]), np.full((2, 1, 3), 4.0), np.full((2, 1), 4.0), "sure", 0)
+        >>> forecast_scores(sure, pd.Series([4.0, 4.0], index=minutes), level=0.9)["crps"]
+        0.0
+    """
+    if not rolling.timestamps.equals(pd.DatetimeIndex(demand.index)):
+        raise SchemaError(f"{rolling.model}: the forecast's rows are not the demand's ticks.")
+    ahead = rolling.mean.shape[1] - 1
+    rows = len(demand) - ahead
+    observed = demand.to_numpy(float)[ahead:]
+    loss = 2 * pinball(observed, rolling.quantiles[:rows, -1], rolling.levels)
+    chosen, low, high = (rolling.at(at)[:rows, -1] for at in (level, 0.05, 0.95))
+    return {
+        "crps": float((loss @ _shares(rolling.levels)).mean()),
+        "pinball": float(2 * pinball(observed, chosen[:, None], np.array([level])).mean()),
+        "below_percent": 100 * float((observed <= chosen).mean()),
+        "cover_percent": 100 * float(((observed >= low) & (observed <= high)).mean()),
+    }
+
+
+def part_of(rolling: RollingQuantiles, start: pd.Timestamp, end: pd.Timestamp | None = None) -> RollingQuantiles:
+    """The rows of `rolling` from `start` on, before `end`.
+
+    Example:
+        >>> minutes = pd.date_range("2026-01-01", periods=3, freq="60s", tz="UTC")
+        >>> all_rows = RollingQuantiles(minutes, np.array([0.1, 0.9]), np.zeros((3, 1, 2)), np.zeros((3, 1)), "none", 0)
+        >>> len(part_of(all_rows, minutes[1], minutes[2]).timestamps)
+        1
+    """
+    first = int(rolling.timestamps.searchsorted(start))
+    rows = slice(first, None if end is None else int(rolling.timestamps.searchsorted(end)))
+    return replace(
+        rolling, timestamps=rolling.timestamps[rows], quantiles=rolling.quantiles[rows], mean=rolling.mean[rows]
+    )
+
+
+def _repeated(
+    demand: pd.Series, start: pd.Timestamp, season: int, name: str, train_days: float, horizon_ticks: int, lag_ticks: int
+) -> RollingQuantiles:  # fmt: skip
+    """The newest known value of the same phase of `season` ticks, with empirical quantiles of past log ratios."""
+    logs, ahead = np.log1p(demand.to_numpy(float)), np.arange(horizon_ticks)
+    back = season * -(-(ahead + 1 + lag_ticks) // season)  # from the forecast tick to the value that is repeated
+    quantiles, means = [], []
+    for low, known, first, last in _days(demand, start, train_days, lag_ticks, 1.0):
+        if known - low <= back[-1] + 1:
+            raise TooShortError(f"{name}: {known - low} ticks of past; more than {back[-1] + 1} are needed.")
+        errors = [logs[low + k : known] - logs[low : known - k] for k in back]
+        law = np.stack([np.quantile(e, TICK_LEVELS) for e in errors])  # (horizon, level)
+        base = logs[np.arange(first, last)[:, None] + ahead - back]
+        quantiles.append(np.maximum(np.expm1(base[..., None] + law), 0.0))
+        smearing = np.array([np.exp(e).mean() for e in errors])  # Duan (1983)
+        means.append(np.maximum(np.exp(base) * smearing - 1.0, 0.0))
+    at = demand.index[demand.index >= start]
+    return RollingQuantiles(at, TICK_LEVELS, np.concatenate(quantiles), np.concatenate(means), name, lag_ticks)
+
+
+def _rolling(demand: pd.Series, quantiles: np.ndarray, name: str, lag_ticks: int) -> RollingQuantiles:
+    """Rolling quantiles from raw ones: not negative, sorted, and their mean by the quantile function."""
+    quantiles = np.sort(np.maximum(quantiles, 0.0), axis=-1)
+    at = demand.index[-len(quantiles) :]
+    return RollingQuantiles(at, TICK_LEVELS, quantiles, quantiles @ _shares(TICK_LEVELS), name, lag_ticks)
+
+
+def _shares(levels: np.ndarray) -> np.ndarray:
+    """Weight of each level in an integral over (0, 1): half-way to its neighbours, flat beyond the outermost."""
+    borders = np.r_[0.0, (levels[1:] + levels[:-1]) / 2, 1.0]
+    return np.diff(borders)
+
+
+def _day_ticks(demand: pd.Series) -> int:
+    step = (demand.index[1] - demand.index[0]).total_seconds()
+    if DAY_SECONDS % step:
+        raise SchemaError(f"demand: a day is no whole number of ticks of {step:g} s, so there is no daily season.")
+    return int(DAY_SECONDS / step)
+
+
+def _days(
+    demand: pd.Series, start: pd.Timestamp, train_days: float, lag_ticks: int, every_days: float
+) -> Iterator[tuple[int, int, int, int]]:
+    """(first past tick, end of what is known, first tick, end) of each stretch of `every_days` from `start` on."""
+    step = (demand.index[1] - demand.index[0]).total_seconds()
+    first, stretch = int(demand.index.searchsorted(start)), max(1, round(every_days * DAY_SECONDS / step))
+    n_past = round(train_days * DAY_SECONDS / step)
+    for at in range(first, len(demand), stretch):
+        known = at - lag_ticks  # the newest ticks have not arrived when the stretch begins
+        if known < 2:
+            raise TooShortError(f"demand: {max(known, 0)} ticks before {start}; a forecast needs a past.")
+        yield max(0, known - n_past), known, at, min(at + stretch, len(demand))

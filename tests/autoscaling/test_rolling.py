@@ -1,0 +1,157 @@
+"""Rolling forecasts against plain loops, closed forms, and a future that is changed."""
+
+import numpy as np
+import pandas as pd
+import pytest
+from scipy.stats import norm
+
+from support.autoscaling.rolling import (
+    average_quantiles,
+    forecast_scores,
+    roll_boosting,
+    roll_local,
+    roll_persistence,
+    roll_seasonal_naive,
+)
+from support.errors import SchemaError, TooShortError
+from support.forecasting import RollingQuantiles, roll_daily
+from support.forecasting.boosting import fit_boosting
+from support.forecasting.local_models import LOCAL_MODELS
+from support.forecasting.short_term import TICK_LEVELS
+
+HOUR = 3600
+DAY = 24
+
+
+def hourly(n_days, seed=0, step=HOUR):
+    rng = np.random.default_rng(seed)
+    n = n_days * 86_400 // step
+    clock = np.arange(n) * step / 86_400
+    values = 100 * np.exp(0.5 * np.sin(2 * np.pi * clock) + 0.1 * rng.standard_normal(n))
+    return pd.Series(values, index=pd.date_range("2026-01-01", periods=n, freq=f"{step}s", tz="UTC"), name="requests")
+
+
+def climatology(demand, start, **options):
+    return roll_local(
+        demand, start, model=LOCAL_MODELS["Climatology"], name="clock", rng=np.random.default_rng(1), **options
+    )
+
+
+def boosting(demand, start, **options):
+    return roll_boosting(demand, start, rng=np.random.default_rng(1), **options)
+
+
+ROLLS = {
+    "persistence": roll_persistence, "seasonal naive": roll_seasonal_naive, "climatology": climatology,
+    "boosting": boosting,
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("season", [1, DAY])
+@pytest.mark.parametrize("lag", [0, 2])
+def test_naive_forecasts_equal_a_plain_loop(season, lag):
+    demand = hourly(12)
+    start, horizon = demand.index[10 * DAY], 30
+    roll = roll_persistence if season == 1 else roll_seasonal_naive
+    made = roll(demand, start, train_days=6, horizon_ticks=horizon, lag_ticks=lag)
+    y = demand.to_numpy()
+    for t in (10 * DAY, 10 * DAY + 5, 11 * DAY + 23):
+        midnight = t - t % DAY
+        for h in (0, 3, 24, horizon - 1):
+            newest = max(i for i in range(t - lag) if (t + h - i) % season == 0)
+            back = t + h - newest
+            ratios = [
+                (1 + y[s]) / (1 + y[s - back]) for s in range(midnight - lag) if s - back >= midnight - lag - 6 * DAY
+            ]
+            want = np.exp(np.quantile(np.log(ratios), TICK_LEVELS)) * (1 + y[newest]) - 1
+            row = t - 10 * DAY
+            np.testing.assert_allclose(made.quantiles[row, h], np.maximum(want, 0), rtol=1e-9)
+            assert made.mean[row, h] == pytest.approx(max(np.mean(ratios) * (1 + y[newest]) - 1, 0), rel=1e-9)
+
+
+@pytest.mark.parametrize("name", ROLLS)
+def test_the_future_changes_nothing(name):
+    demand = hourly(12)
+    first, tick, lag, horizon = 10 * DAY, 10 * DAY + 7, 1, 4
+    options = {"train_days": 8, "horizon_ticks": horizon, "lag_ticks": lag}
+    before = ROLLS[name](demand, demand.index[first], **options)
+    changed = demand.copy()
+    changed.iloc[tick - lag :] = 10_000.0
+    after = ROLLS[name](changed, demand.index[first], **options)
+    rows = tick - first + 1
+    np.testing.assert_array_equal(before.quantiles[:rows], after.quantiles[:rows])
+    np.testing.assert_array_equal(before.mean[:rows], after.mean[:rows])
+    assert not np.array_equal(before.quantiles[DAY:], after.quantiles[DAY:])  # but the next day learns of it
+
+
+@pytest.mark.parametrize("name", ROLLS)
+def test_shapes_are_those_of_the_ridge(name):
+    demand = hourly(12, step=1800)
+    options = {"train_days": 8, "horizon_ticks": 3}
+    like = roll_daily(demand, demand.index[10 * 48], **options)
+    made = ROLLS[name](demand, demand.index[10 * 48], **options)
+    assert made.timestamps.equals(like.timestamps)
+    assert made.quantiles.shape == like.quantiles.shape and made.mean.shape == like.mean.shape
+    assert (np.diff(made.quantiles, axis=-1) >= 0).all() and (made.quantiles >= 0).all()
+
+
+def test_a_daily_plan_is_the_local_forecast_of_midnight():
+    demand, horizon, lag = hourly(12), 4, 2
+    made = climatology(demand, demand.index[10 * DAY], train_days=5, horizon_ticks=horizon, lag_ticks=lag)
+    past = demand.to_numpy()[5 * DAY - lag : 10 * DAY - lag]
+    want = LOCAL_MODELS["Climatology"](past, lag + DAY + horizon, DAY, TICK_LEVELS, np.random.default_rng(1))
+    for hour, h in ((0, 0), (5, 3), (23, 3)):
+        np.testing.assert_allclose(made.quantiles[hour, h], want[lag + hour + h])
+
+
+def test_many_origins_at_once_equal_one_by_one():
+    y, rng = hourly(20).to_numpy(), np.random.default_rng(2)
+    model = fit_boosting(
+        {"a": y[: 15 * DAY]}, context=2 * DAY, horizon=5, season=DAY, levels=TICK_LEVELS, rng=rng, max_iter=5
+    )
+    rows = np.array([47, 300, 479])
+    together = model.predict_at(y, rows)
+    for found, row in zip(together, rows, strict=True):
+        alone = model.predict({"a": y[: row + 1]}, rng=rng)["a"]
+        np.testing.assert_allclose(found, alone, rtol=1e-9)
+    with pytest.raises(TooShortError, match="47 values"):
+        model.predict_at(y, np.array([46]))
+
+
+def test_too_short_a_past_is_refused():
+    demand = hourly(4)
+    for name in ("seasonal naive", "boosting"):
+        with pytest.raises(TooShortError):
+            ROLLS[name](demand, demand.index[DAY], train_days=8, horizon_ticks=3)
+    odd = pd.Series(1.0, index=pd.date_range("2026-01-01", periods=900, freq="7min", tz="UTC"))
+    with pytest.raises(SchemaError, match="420 s"):
+        roll_seasonal_naive(odd, odd.index[800], train_days=2, horizon_ticks=3)
+
+
+def normal_rolling(levels, sd, n, name="normal"):
+    index = pd.date_range("2026-01-01", periods=n, freq="60s", tz="UTC")
+    quantiles = np.broadcast_to(50 + sd * norm.ppf(levels), (n, 2, len(levels))).copy()
+    return RollingQuantiles(index, levels, quantiles, np.full((n, 2), 50.0), name, 0)
+
+
+def test_crps_is_that_of_the_normal_distribution():
+    levels, sd, n = np.arange(1, 1000) / 1000, 3.0, 400
+    rolling = normal_rolling(levels, sd, n)
+    y = 50 + sd * np.random.default_rng(3).standard_normal(n)
+    z = (y[1:] - 50) / sd
+    want = sd * (
+        z * (2 * norm.cdf(z) - 1) + 2 * norm.pdf(z) - 1 / np.sqrt(np.pi)
+    )  # Gneiting and Raftery (2007), eq. 21
+    found = forecast_scores(rolling, pd.Series(y, index=rolling.timestamps), level=0.9)
+    assert found["crps"] == pytest.approx(want.mean(), rel=2e-3)  # the tails beyond 0.1 % are held flat
+    q = 50 + sd * norm.ppf(0.9)
+    assert found["pinball"] == pytest.approx(2 * np.where(y[1:] > q, 0.9 * (y[1:] - q), 0.1 * (q - y[1:])).mean())
+    assert found["below_percent"] == pytest.approx(100 * (y[1:] <= q).mean())
+
+
+def test_the_average_keeps_the_shape():
+    levels = np.array([0.1, 0.5, 0.9])
+    both = average_quantiles([normal_rolling(levels, 1.0, 5), normal_rolling(levels, 3.0, 5)], "both")
+    np.testing.assert_allclose(both.quantiles, normal_rolling(levels, 2.0, 5).quantiles)
+    with pytest.raises(SchemaError, match="differ"):
+        average_quantiles([normal_rolling(levels, 1.0, 5), normal_rolling(levels, 1.0, 6)], "both")

@@ -1,0 +1,180 @@
+"""The rules of AWS: the worked examples of its user guide, its rounding, its alarms as a naive state machine."""
+
+import math
+from fractions import Fraction
+
+import numpy as np
+import pandas as pd
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from support.autoscaling import Environment, Observation, simulate
+from support.autoscaling.rules import StepScaling, TargetTracking, step_change
+from support.errors import SchemaError
+
+GUIDE = StepScaling(  # the guide's table: unchanged between 40 % and 60 %, then 10 %, then 30 %
+    high=0.5, low=0.5, out_steps=((0.0, 0.0), (0.1, 10.0), (0.2, 30.0)),
+    in_steps=((0.0, 0.0), (-0.1, -10.0), (-0.2, -30.0)), out_points=1, in_points=1,
+)  # fmt: skip
+WORLD = Environment(tick_seconds=60, service_rate_rps=1.0, boot_delay_ticks=3, max_servers=40, drain_ticks=2)
+
+
+def seen(used, active, booting=0, draining=0, servers=None):
+    used = np.atleast_1d(np.asarray(used, dtype=float))
+    nothing = np.zeros(len(used))
+    return Observation(
+        len(used), len(used), active, booting, 0, nothing, nothing, nothing, nothing, used,
+        np.full(len(used), active if servers is None else servers), ((1, booting),) if booting else (), draining,
+    )  # fmt: skip
+
+
+def wanted(policy, *what, **more):
+    policy.prepare(WORLD, None)
+    _, desired, reason = policy.act(None, seen(*what, **more))
+    assert reason
+    return desired
+
+
+def test_the_example_of_the_guide():
+    fleet = 10
+    for used, expected in [(0.6, 11), (0.7, 14), (0.4, 13), (0.3, 10), (0.59, 10), (0.41, 10), (0.5, 10)]:
+        fleet = wanted(GUIDE, used, fleet)
+        assert fleet == expected, used
+
+
+def test_servers_that_warm_up_count_as_asked_for_but_not_as_present():
+    assert wanted(GUIDE, 0.62, 10, booting=1) == 11  # 10 % of 10 is there already
+    assert wanted(GUIDE, 0.70, 10, booting=1) == 13  # 30 % of 10, of which one boots: two more
+    assert wanted(GUIDE, 0.60, 10, booting=5) == 15  # never fewer than were asked for
+
+
+def test_going_in_waits_for_booting_servers_and_counts_the_draining_ones():
+    assert wanted(GUIDE, 0.40, 13, booting=1) == 14
+    assert wanted(GUIDE, 0.40, 13, draining=1) == 13  # the same step again while its server drains
+    assert wanted(GUIDE, 0.30, 13, draining=1) == 10  # 30 % of 14 is 4, one of them drains already
+
+
+def test_the_rounding_of_the_guide():
+    assert [step_change(c, 100) for c in (12.7, 0.67, -0.58, -6.67)] == [12, 1, -1, -6]
+    assert step_change(25, 4) == 1 and step_change(25, 4, least=2) == 2 and step_change(-25, 4, least=2) == -2
+    assert step_change(0.0, 7, least=2) == 0 and step_change(10, 0) == 1 and step_change(10, 0, least=0) == 0
+    assert step_change(3, 100, unit="servers") == 3 and step_change(-2, 1, unit="servers", least=5) == -2
+
+
+@given(st.integers(-200, 200), st.integers(0, 500), st.integers(0, 4))
+def test_rounding_is_towards_zero_beyond_one_and_away_from_it_inside(percent, present, least):
+    exact = Fraction(percent * present, 100)
+    rounded = int(exact) if abs(exact) >= 1 or exact == 0 else int(math.copysign(1, exact))
+    if percent and abs(rounded) < least:
+        rounded = int(math.copysign(least, percent))
+    assert step_change(percent, present, least=least) == rounded
+
+
+def test_steps_in_servers_and_alarms_of_several_points():
+    policy = StepScaling(
+        high=0.8, low=0.3, out_steps=((0.0, 1), (0.15, 4)), in_steps=((0.0, -2),), unit="servers", out_points=2,
+        in_points=3,
+    )  # fmt: skip
+    assert wanted(policy, [0.99], 10) == 10  # one point is no alarm
+    assert wanted(policy, [0.79, 0.99], 10) == 10
+    assert wanted(policy, [0.8, 0.94], 10) == 11
+    assert wanted(policy, [0.8, 0.95], 10) == 14 and wanted(policy, [0.96, 0.81], 10) == 11  # the newest point decides
+    assert wanted(policy, [0.31, 0.3, 0.1], 10) == 10 and wanted(policy, [0.3, 0.2, 0.1], 10) == 8
+    assert wanted(policy, [], 10) == 10
+
+
+def test_target_tracking_rounds_as_the_guide_says():
+    policy = TargetTracking(0.5, out_points=1, in_points=1)
+    assert wanted(policy, 0.75, 3) == 5  # 1.5 servers more are two
+    assert wanted(policy, 0.375, 6) == 5  # 1.5 fewer are one
+    assert wanted(policy, 0.46, 6) == 6  # within 10 % of the target nothing goes
+    assert wanted(policy, 0.3, 6, booting=2) == 8  # no going in while a server boots
+    assert wanted(policy, 0.6, 10, booting=5) == 15 and wanted(policy, 0.9, 10, booting=5) == 18
+
+
+def demand(seed, n_time=600):
+    rng = np.random.default_rng(seed)
+    level = (
+        400 * (1.2 + np.sin(2 * np.pi * np.arange(n_time) / 200)) * rng.choice([1, 1, 1, 1.7], n_time // 20).repeat(20)
+    )
+    index = pd.date_range("2026-01-01", periods=n_time, freq="60s", tz="UTC")
+    return pd.Series(rng.poisson(level).astype(float), index=index, name="requests")
+
+
+def guide_step(policy, newest, active, booting, draining, high_for, low_for):
+    """Step scaling once more, from the guide's sentences, with alarms as counters and exact fractions."""
+    if high_for >= policy.out_points:
+        change = 0.0
+        for bound, percent in policy.out_steps:
+            if round(newest - policy.high, 9) >= bound:
+                change = percent
+        return max(active + booting, active + rounded_change(change, active))
+    if low_for >= policy.in_points and not booting:
+        change = 0.0
+        for bound, percent in policy.in_steps:
+            if round(newest - policy.low, 9) <= bound:
+                change = percent
+        return min(active, active + draining + rounded_change(change, active + draining))
+    return active + booting
+
+
+def rounded_change(percent, present):
+    exact = Fraction(percent) * present / 100
+    return int(exact) if abs(exact) >= 1 or percent == 0 else int(math.copysign(1, percent))
+
+
+@pytest.mark.parametrize("lag", [0, 2])
+@pytest.mark.parametrize("seed", [1, 2, 3])
+def test_whole_runs_against_a_state_machine(seed, lag):
+    world = Environment(
+        tick_seconds=60, service_rate_rps=1.0, boot_delay_ticks=3, max_servers=40, drain_ticks=2, metric_lag_ticks=lag
+    )
+    for policy in (StepScaling(), GUIDE, TargetTracking(0.6, in_points=6), TargetTracking(0.8)):
+        ticks = simulate(demand(seed), policy, world, initial_servers=5).ticks
+        active, booting, draining = 5, 0, 0
+        high_for = low_for = changes = 0
+        for t in range(len(ticks)):
+            if t - 1 - lag >= 0:
+                newest, measured = ticks["utilization"].iloc[t - 1 - lag], ticks["servers"].iloc[t - 1 - lag]
+                is_step = isinstance(policy, StepScaling)
+                high = round(newest - policy.high, 9) >= 0 if is_step else newest > policy.target
+                low = round(newest - policy.low, 9) <= 0 if is_step else newest < 0.9 * policy.target
+                high_for, low_for = (high_for + 1) * high, (low_for + 1) * low
+            total = desired = active + booting
+            if high_for >= policy.out_points or low_for >= policy.in_points:
+                if isinstance(policy, StepScaling):
+                    desired = guide_step(policy, newest, active, booting, draining, high_for, low_for)
+                else:
+                    ratio = math.ceil(round(measured * newest / policy.target, 9))
+                    less = total if booting else min(total, ratio)
+                    desired = max(total, ratio) if high_for >= policy.out_points else less
+            change = min(max(desired, 1), 40) - total
+            assert ticks["started"].iloc[t] == max(change, 0) and ticks["stopped"].iloc[t] == max(-change, 0), (
+                policy,
+                t,
+            )
+            changes += change != 0
+            active, booting = ticks["servers"].iloc[t], ticks["booting"].iloc[t]
+            draining = ticks["stopped"].iloc[max(t - world.drain_ticks + 2, 0) : t + 1].sum()
+        assert changes > 10
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"high": 0.3}, "high"),
+        ({"out_points": 0}, "point"),
+        ({"unit": "instances"}, "unit"),
+        ({"min_change": -1}, "min_change"),
+        ({"out_steps": ()}, "out_steps"),
+        ({"out_steps": ((0.1, 10.0),)}, "begin at 0"),
+        ({"out_steps": ((0.0, 10.0), (0.0, 20.0))}, "out_steps"),
+        ({"out_steps": ((0.0, -10.0),)}, "out_steps"),
+        ({"in_steps": ((0.0, -10.0), (0.1, -20.0))}, "in_steps"),
+        ({"unit": "servers", "in_steps": ((0.0, -1.5),)}, "whole"),
+    ],
+)
+def test_what_step_scaling_refuses(changes, message):
+    with pytest.raises(SchemaError, match=message):
+        StepScaling(**changes).prepare(WORLD, None)
