@@ -55,7 +55,8 @@ ENGINES = {
 NOTE = (
     "Rates count the whole process. On raw rows fewer draws than on hour cells may have been asked for; warm-up is counted all "
     f"the same. Runs with an R-hat above {LARGEST_R_HAT} have not converged and are left out of the ratios. Other programs may have "
-    "shared the machine: load_at_start; CPU seconds are the fairer clock then. A row with a date was measured on that day."
+    "shared the machine: load_at_start; CPU seconds are the fairer clock then. A row with a date was measured on that day, "
+    "one with beside_ours beside a run of ours with that rate."
 )
 
 
@@ -217,6 +218,8 @@ def measure(name: str, path: Path, n_draws: int, limit_s: float) -> dict[str, An
 def ratios(table: dict[str, dict[str, Any]]) -> dict[str, float]:
     """Our rate over that of every engine, by wall and by CPU seconds; only of runs that converged: others have no rate.
 
+    A row that was kept while ours was measured anew is compared with ours of its own session (`beside_ours`).
+
     An engine ended at the limit gets a lower bound: as if all draws it was to make had been there then, independent.
     """
     ours = table.get("ours", {})
@@ -226,16 +229,28 @@ def ratios(table: dict[str, dict[str, Any]]) -> dict[str, float]:
     for name, row in table.items():
         if name == "ours":
             continue
+        rate_of_ours = row.get("beside_ours", ours)
         if "unfinished_after_s" in row:
             for clock, used in (("wall", "unfinished_after_s"), ("cpu", "unfinished_after_cpu_s")):
                 if used in row:  # CPU seconds of unfinished runs are kept since November 2026
                     bound = N_CHAINS * row["n_draws"] / row[used]
-                    found[f"ours / {name}, per {clock} second, at least"] = round(ours[f"ess_per_{clock}_s"] / bound, 1)
+                    found[f"ours / {name}, per {clock} second, at least"] = round(
+                        rate_of_ours[f"ess_per_{clock}_s"] / bound, 1
+                    )
         elif row.get("max_r_hat", np.inf) <= LARGEST_R_HAT:
             for clock in ("wall", "cpu"):
                 rate = row[f"ess_per_{clock}_s"]
-                found[f"ours / {name}, per {clock} second"] = round(ours[f"ess_per_{clock}_s"] / rate, 1)
+                found[f"ours / {name}, per {clock} second"] = round(rate_of_ours[f"ess_per_{clock}_s"] / rate, 1)
     return found
+
+
+def put(table: dict[str, dict[str, Any]], name: str, row: dict[str, Any]) -> None:
+    """Put a new row into `table`; where it is ours, the rows that stay remember the rate of ours that they were run beside."""
+    if name == "ours" and "ess_per_wall_s" in table.get(name, {}):
+        before = {clock: table[name][clock] for clock in ("ess_per_wall_s", "ess_per_cpu_s")}
+        for other in table.keys() - {name}:
+            table[other].setdefault("beside_ours", before)
+    table[name] = {k: v for k, v in row.items() if k != "posterior"}
 
 
 def main() -> None:
@@ -294,7 +309,7 @@ def main() -> None:
             for name in arguments.only:
                 row = run(name, N_RESOURCE, n_observation)
                 if "not_run" not in row:
-                    table[name] = {k: v for k, v in row.items() if k != "posterior"}
+                    put(table, name, row)
                     posteriors.pop(name, None)
                     posteriors |= {name: row["posterior"]} if "posterior" in row else {}
                 results[title] = {"engines": table, "ratios": ratios(table)}
