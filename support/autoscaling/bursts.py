@@ -204,39 +204,34 @@ def _mixed(
 
 @njit(cache=True)
 def _mixture_quantiles(levels: np.ndarray, parts: np.ndarray, weights: np.ndarray, out: np.ndarray) -> None:
-    """Quantiles at `levels` of the mixture of `parts` (n_part, n_level), whose functions are linear between knots.
+    """Quantiles at `levels` of the mixture of `parts` (n_part, n_level), each part linear between its own knots.
 
-    The mixture's distribution function is linear between the sorted knots of all parts: search there, then interpolate.
+    The mixture's distribution function is linear between the sorted knots of all parts, with steps at some of them:
+    one walk over the knots finds where it passes each level.
     """
+    n_part, n_level = parts.shape
+    passed = np.zeros(n_part, dtype=np.int64)  # knots of each part below the present one
     knots = np.sort(parts.ravel())
-    for k in range(len(levels)):
-        low, high = 0, len(knots) - 1
-        while low < high:
-            middle = (low + high) // 2
-            if _cdf(levels, parts, weights, knots[middle], True) >= levels[k]:
-                high = middle
+    k, last, before = 0, knots[0], 0.0
+    for x in knots:
+        below, reached = 0.0, 0.0  # P(X < x), P(X <= x)
+        for part in range(n_part):
+            q, at, weight = parts[part], passed[part], weights[part]
+            if at == n_level:
+                below, reached = below + weight, reached + weight
+            elif q[at] > x:
+                if at > 0:
+                    share = (x - q[at - 1]) / (q[at] - q[at - 1])
+                    here = weight * (levels[at - 1] + share * (levels[at] - levels[at - 1]))
+                    below, reached = below + here, reached + here
             else:
-                low = middle + 1
-        out[k] = knots[low]
-        if low > 0:
-            left, right = knots[low - 1], knots[low]
-            below = _cdf(levels, parts, weights, left, True)
-            reached = _cdf(levels, parts, weights, right, False)
-            if reached > levels[k]:
-                out[k] = left + (right - left) * max(levels[k] - below, 0.0) / (reached - below)
-
-
-@njit(cache=True)
-def _cdf(levels: np.ndarray, parts: np.ndarray, weights: np.ndarray, x: float, closed: bool) -> float:
-    """P(X <= x) of the mixture, or P(X < x) unless `closed`."""
-    total, n_level = 0.0, len(levels)
-    for part in range(len(parts)):
-        q, first = parts[part], 0  # knots that lie at or below x
-        while first < n_level and (q[first] < x or (closed and q[first] == x)):
-            first += 1
-        if first == n_level:
-            total += weights[part]
-        elif first > 0:
-            share = (x - q[first - 1]) / (q[first] - q[first - 1])
-            total += weights[part] * (levels[first - 1] + share * (levels[first] - levels[first - 1]))
-    return total
+                below += weight * levels[at] if at > 0 else 0.0
+                while at < n_level and q[at] == x:
+                    at += 1
+                passed[part] = at
+                reached += weight * (levels[at - 1] if at < n_level else 1.0)
+        while k < n_level and reached >= levels[k]:
+            out[k] = x if below <= levels[k] else last + (x - last) * (levels[k] - before) / (below - before)
+            k += 1
+        last, before = x, reached
+    out[k:] = last  # where rounding keeps the sum of the weights below a level

@@ -28,7 +28,7 @@ class DecayingHistogram:
     Example:
         >>> seen = DecayingHistogram.of(10.0, growth=0.05, first=0.01, half_life_ticks=4.0).after(np.array([1.0, 2.0]))
         >>> round(seen.percentile(0.3), 2), round(seen.percentile(0.95), 2), round(float(seen.weights.sum()), 3)
-        (1.01, 2.02, 1.841)
+        (1.02, 2.09, 1.841)
     """
 
     starts: np.ndarray

@@ -69,18 +69,18 @@ def roll_local(
 
 def roll_boosting(
     demand: pd.Series, start: pd.Timestamp, *, train_days: float, horizon_ticks: int, rng: np.random.Generator,
-    lag_ticks: int = 0, refit_days: float = REFIT_DAYS,
+    lag_ticks: int = 0, refit_days: float = REFIT_DAYS, max_iter: int = TREES,
 ) -> RollingQuantiles:  # fmt: skip
     """Gradient boosting of the quantile loss (`fit_boosting`) at every tick, fitted anew each `refit_days` on the past.
 
-    Arguments as `roll_daily`. Raises TooShortError if the past does not hold two days and the horizon.
+    Arguments as `roll_daily`; max_iter: trees of each fitted level. Raises TooShortError if the past does not hold two days and the horizon.
     """
     season, values, pieces = _day_ticks(demand), demand.to_numpy(float), []
     context, reach = CONTEXT_DAYS * season, horizon_ticks + lag_ticks
     for low, known, first, last in _days(demand, start, train_days, lag_ticks, refit_days):
         model = fit_boosting(
             {"demand": values[low:known]}, context=context, horizon=reach, season=season, levels=TICK_LEVELS,
-            rng=rng, max_iter=TREES, max_cutoffs=CUTOFFS,
+            rng=rng, max_iter=max_iter, max_cutoffs=CUTOFFS,
         )  # fmt: skip
         newest = np.arange(first, last) - 1 - lag_ticks  # the last value known at each tick
         begin = max(0, int(newest[0]) - context + 1)

@@ -33,7 +33,7 @@ COMPILED = (Static, Reactive, Thresholds, TargetTracking, Plan, ForecastMean, Ne
 PEAK_SHARES = (0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1.0, 1.1, 1.2, 1.35, 1.5, 1.75, 2.0)  # of the past's 99.9 % quantile
 TARGETS = (0.3, 0.35, 0.4, 0.45, 0.5, 0.55, 0.6, 0.65, 0.7, 0.75, 0.8, 0.85, 0.9, 0.95)
 HEADROOMS = (0.0, 0.05, 0.1, 0.15, 0.2, 0.25, 0.3, 0.4, 0.5, 0.6, 0.8, 1.0, 1.3)
-FRACTILES = (0.5, 0.75, 0.9, 0.95, 0.975, 0.99, 0.995)
+FRACTILES = (0.5, 0.75, 0.9, 0.95, 0.975, 0.99, 0.995, 0.999, 0.9995)  # of the last two, those that the forecast has
 LOW_SHARE = 0.4  # lower threshold over the upper one: 0.30 over 0.75 in the published rule
 
 

@@ -22,7 +22,7 @@ DAY_SECONDS = 86_400
 CALIBRATION_FRAC = 0.3
 RIDGE = 1e-3
 PRIOR_ROWS = 30  # rows of evidence that the level stays as it is; matters where the history is short
-MOST_GROWTH = 2.0  # times the largest past demand; beyond it a law fitted in logarithms is not believed
+MOST_GROWTH = 2.0  # times the largest demand known; beyond it a law fitted in logarithms is not believed
 FLOOR_FRAC = 0.05  # of the mean demand: what is added before the logarithm, at most one request
 HALF_LIFE_FRAC = 0.5  # the half-life of a row, as a fraction of the history
 
@@ -65,7 +65,7 @@ class ShortTermModel:
     uses_yesterday: bool
     windows: tuple[int, ...]  # ticks of the past that the features average over
     floor: float  # demand added before the logarithm
-    most: float  # largest demand that is forecast
+    largest: float  # demand of the history
     unit: str
     notes: tuple[str, ...]
     name: str = "direct ridge"
@@ -83,15 +83,16 @@ class ShortTermModel:
         first = int(demand.index.searchsorted(start))
         centre, scale = self._predict(demand, np.arange(first, len(demand)))
         spread = np.quantile(self.errors, TICK_LEVELS, axis=0).T  # (horizon, level)
-        quantiles = self._demand(centre[..., None] + scale[:, None, None] * spread)
-        mean = self._demand(centre + np.log(self.smearing))
+        known = np.maximum.accumulate(demand.to_numpy(float))[np.arange(first, len(demand)) - 1 - self.lag_ticks]
+        quantiles = self._demand(centre[..., None] + scale[:, None, None] * spread, known[:, None, None])
+        mean = self._demand(centre + np.log(self.smearing), known[:, None])
         return RollingQuantiles(demand.index[first:], TICK_LEVELS, quantiles, mean, self.name, self.lag_ticks)
 
     def forecast(self, demand: pd.Series, *, n_draws: int, rng: np.random.Generator) -> Forecast:
         """Forecast from the end of `demand`: joint paths by drawing whole error vectors of the calibration slice."""
         centre, scale = self._predict(demand, np.array([len(demand)]))
         drawn = self.errors[rng.integers(0, len(self.errors), n_draws)]
-        paths = self._demand(centre[0] + scale[0] * drawn)[None]
+        paths = self._demand(centre[0] + scale[0] * drawn, demand.max())[None]
         return Forecast.from_paths(
             paths,
             issued_at=demand.index[-1],
@@ -101,9 +102,10 @@ class ShortTermModel:
             levels=LEVELS,
         )
 
-    def _demand(self, logs: np.ndarray) -> np.ndarray:
-        """Demand from its logarithm, within 0 and `most`."""
-        return self.floor * np.expm1(np.clip(logs, 0.0, np.log1p(self.most / self.floor)))
+    def _demand(self, logs: np.ndarray, known: np.ndarray | float) -> np.ndarray:
+        """Demand from its logarithm, from 0 to MOST_GROWTH times the largest demand of the history or `known` since."""
+        most = np.maximum(MOST_GROWTH * np.maximum(known, self.largest), 1.0)
+        return self.floor * np.expm1(np.clip(logs, 0.0, np.log1p(most / self.floor)))
 
     def _predict(self, demand: pd.Series, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Centre (n_row, n_horizon) and scale (n_row,) of log(1 + demand / floor) for ticks `rows`."""
@@ -146,7 +148,7 @@ def fit_short_term(history: pd.Series, *, horizon_ticks: int, lag_ticks: int = 0
             "the horizon is longer than a day, or the day no whole number of ticks: no daily profile, only the recent level",
         )
     floor = min(1.0, FLOOR_FRAC * float(history.mean())) or 1.0
-    most = max(MOST_GROWTH * float(history.max()), 1.0)
+    largest = float(history.max())
     unit, history = f"{history.name} per {step:g} s", history / floor
     windows = _windows(step, len(history))
     need = _reach(windows, step, lag_ticks, seasonal)
@@ -174,7 +176,7 @@ def fit_short_term(history: pd.Series, *, horizon_ticks: int, lag_ticks: int = 0
     errors = log_errors / _scale(noise[late], typical)[:, None]
     return ShortTermModel(
         step, lag_ticks, profile, coefficients, errors, np.exp(log_errors).mean(axis=0), typical, seasonal, windows,
-        floor, most, unit, notes,
+        floor, largest, unit, notes,
     )  # fmt: skip
 
 

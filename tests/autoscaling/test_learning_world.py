@@ -45,7 +45,10 @@ def some_course(seed=0, **world):
 
 
 def untrained(course, width=16, seed=0):
+    """A net with strong random opinions: a fresh one would hold."""
     net = new_net(course.environment.boot_delay_ticks, width, seed)
+    net.advantage.bias[...] = net.advantage.bias[...] * 0
+    net.advantage.weight[...] = net.advantage.weight[...] * 30
     graph, params = nnx.split(net, nnx.Param)
     return graph, params, plain(params, course.environment)
 
@@ -72,6 +75,7 @@ def test_the_learners_world_equals_simulate(world):
     with jax.enable_x64(True):
         shape, scene = make_scene(course)
         asked, columns, costs = jax.tree.map(np.asarray, play(graph, shape, SPAN, scene, params, starts, fleets))
+    assert columns["started"].sum() > 20 and columns["stopped"].sum() > 20  # it does something
     for k, at in enumerate(starts):
         twin = simulate(course.demand.iloc[at : at + SPAN], Plan(asked[:, k]), course.environment)
         for name, column in columns.items():  # float64 throughout: equal to the last bit

@@ -209,17 +209,15 @@ def test_a_short_horizon_still_equals_the_optimum_of_a_rise_in_sight():
     assert run.ticks.started.to_numpy().nonzero()[0].tolist() == [7]  # serves from tick 10 on, not a tick before
 
 
-def test_a_price_of_changes_means_fewer_changes():
-    rng = np.random.default_rng(17)
-    world = minute_world(boot_delay_ticks=1, max_servers=9, price_drop_usd=8.0)
-    centre = 4.0 + np.sin(np.arange(300) / 20)[:, None] + rng.normal(0, 0.5, (300, 1))
-    forecast = rolling(np.maximum(centre[..., None] + np.zeros((1, 10, 1)) + np.linspace(-1, 1, 7), 0.0))
-    demand = pd.Series(np.maximum(centre[:, 0], 0), index=forecast.timestamps)
-    changes = []
-    for price in (0.0, 3.0):
-        run = simulate(demand, StochasticMPC(), replace(world, price_start_usd=price), forecast=forecast)
-        changes.append(int((run.ticks.started + run.ticks.stopped > 0).sum()))
-    assert changes[1] < 0.5 * changes[0]
+@pytest.mark.parametrize("dip", [1, 3, 5, 8])
+def test_servers_are_kept_through_a_dip_shorter_than_their_start_costs(dip):
+    world = minute_world(boot_delay_ticks=1, max_servers=9, price_start_usd=3.0)
+    demand = np.r_[np.full(8, 5.0), np.full(dip, 2.0), np.full(20, 5.0)]
+    forecast = point_forecast(demand, 20)
+    run = simulate(pd.Series(demand, index=forecast.timestamps), StochasticMPC(), world, forecast=forecast)
+    assert run.ticks.dropped.sum() == 0
+    kept = run.ticks.servers.iloc[8 : 8 + dip].min() == 5
+    assert kept == (dip < 3 + 1)  # a tick costs 1, a start 3 and a tick of booting
 
 
 def test_backlog_adds_servers():

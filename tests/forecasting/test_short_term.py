@@ -193,3 +193,15 @@ def test_a_long_horizon_needs_ticks_to_fit_before_the_calibration_slice():
         fit_short_term(demand.iloc[:132], horizon_ticks=50)
     enough = int(re.search(r"at least (\d+) are needed", str(error.value))[1])
     assert fit_short_term(demand.iloc[:enough], horizon_ticks=50).horizon_ticks == 50
+
+
+def test_a_forecast_follows_a_demand_that_has_outgrown_the_history():
+    """Demand of ten times the fitted past: the cap moves with what each row knows, and never looks ahead."""
+    calm = series(6, seed=9)
+    grown = calm.copy()
+    grown.iloc[-100:] *= 10.0
+    start = grown.index[-144]
+    rolled = fit_short_term(calm.iloc[:-144], horizon_ticks=3).roll(grown, start)
+    middle = rolled.at(0.5)[:, 0]
+    assert (middle[-80:] > 0.5 * grown.iloc[-80:].to_numpy()).mean() > 0.95
+    assert rolled.quantiles[:44].max() <= 2 * calm.max()

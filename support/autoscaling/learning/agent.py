@@ -21,6 +21,7 @@ from support.autoscaling.learning.view import (
     features,
     n_features,
     next_totals,
+    offered,
     outlook,
 )  # fmt: skip
 from support.autoscaling.simulate import Observation
@@ -79,12 +80,13 @@ class DQN:
     ) -> tuple[tuple[Outlook, np.ndarray, Environment], int, str]:
         """The action of the highest value."""
         view = self.view(state, seen)
-        values = self.values(view)
+        values = offered(self.values(view), view)
         action = int(values.argmax())
         total = seen.active + seen.booting
         desired = int(state[1][min(total, len(state[1]) - 1), action])
         if action == HOLD:
-            return state, desired, f"hold {total}"
+            why = f"cooldown of {seen.cooldown_left} ticks left" if seen.cooldown_left else "no change is worth more"
+            return state, desired, f"hold {total}: {why}"
         gain = values[action] - values[HOLD]
         return state, desired, f"{total} x {FACTORS[action]:g} = {desired}: worth {gain:.3f} more than holding"
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 
@@ -16,12 +16,13 @@ from flax import nnx
 
 from support.autoscaling.engine_arrays import Shape
 from support.autoscaling.learning.agent import DQN, plain
-from support.autoscaling.learning.course import Course
+from support.autoscaling.learning.course import Course, window
 from support.autoscaling.learning.learner import NO_LIMIT, Knobs, Learner, learn, start_learner
 from support.autoscaling.learning.networks import QNetwork
 from support.autoscaling.learning.replay import Replay, Transitions, add, empty_replay, reprioritise, sample
-from support.autoscaling.learning.view import FACTORS, n_features
+from support.autoscaling.learning.view import FACTORS, HOLD, n_features, offered
 from support.autoscaling.learning.world import (
+    TICK_COLUMNS,
     Scene,
     advance,
     bill,
@@ -32,11 +33,14 @@ from support.autoscaling.learning.world import (
     play,
     total_of,
 )  # fmt: skip
+from support.autoscaling.policies import Newsvendor
+from support.autoscaling.simulate import Policy, simulate
 from support.errors import SchemaError
 
 __all__ = ["LearningPlan", "Trained", "judge", "new_net", "train"]
 
-FLEET_FACTORS = (0.5, 2.0)  # a training fleet starts with this many times the servers it needs
+FLEET_FACTORS = (0.7, 1.6)  # a training fleet starts with this many times the servers it needs
+HOLD_ADVANTAGE = 1.0  # of holding in a fresh net, in units of the reward
 
 
 @dataclass(frozen=True)
@@ -49,12 +53,12 @@ class LearningPlan:
     last_learning_rate. clip_norm: largest norm of the gradient. huber: threshold of the loss in units of reward, None
     for the square. reward_bound: rewards are clipped to +- this, None for never. priority_exponent, importance: alpha
     and the beta that rises to 1 (Schaul et al., 2016). cost_weight, sla_weight: of the fleet's cost and of the users'
-    loss in the reward -(cost) / scale; 1 and 1 give the bill. relative: share of the price of exactly the capacity that
-    demand uses which is left out of the bill: no action changes it, so the best policy stays and the noise falls. width:
-    of the two hidden layers.
+    loss in the reward -(cost) / scale; 1 and 1 give the bill. reference: a rule whose bill of the same tick is subtracted from
+    the agent's: no action changes it, so the best policy stays, and what nobody could foresee cancels; None for the
+    bare bill. width: of the two hidden layers.
     """
 
-    updates: int = 20_000
+    updates: int = 12_000
     judge_every: int = 1_000
     environments: int = 64
     buffer: int = 2**17
@@ -62,16 +66,16 @@ class LearningPlan:
     width: int = 96
     discount: float = 0.95
     polyak: float = 0.01
-    learning_rate: float = 1e-3
+    learning_rate: float = 2e-3
     last_learning_rate: float = 5e-5
-    clip_norm: float = 10.0
+    clip_norm: float = 40.0
     huber: float | None = None
     reward_bound: float | None = None
     priority_exponent: float = 0.6
     importance: float = 0.4
     cost_weight: float = 1.0
     sla_weight: float = 1.0
-    relative: float = 1.0
+    reference: Policy | None = field(default_factory=Newsvendor)
 
     def __post_init__(self) -> None:
         for name in ("updates", "judge_every", "environments", "batch", "width"):
@@ -91,7 +95,6 @@ class LearningPlan:
         values = (
             self.updates, self.learning_rate, self.last_learning_rate, self.discount, self.polyak, self.clip_norm,
             *bounds, self.priority_exponent, self.importance, self.cost_weight, self.sla_weight,
-            self.relative,
         )  # fmt: skip
         return Knobs(*(np.float32(value) for value in values))
 
@@ -113,8 +116,14 @@ Progress = Callable[[dict[str, float]], None]
 
 
 def new_net(boot_delay_ticks: int, width: int, seed: int) -> QNetwork:
-    """A net for views of a boot delay, with fresh weights."""
-    return QNetwork(n_features(boot_delay_ticks), len(FACTORS), width, rngs=nnx.Rngs(seed))
+    """A net for views of a boot delay, with fresh weights that hold the fleet unless something speaks against it.
+
+    A net without that opinion begins by halving or doubling for ever, and fills its memory with disasters.
+    """
+    net = QNetwork(n_features(boot_delay_ticks), len(FACTORS), width, rngs=nnx.Rngs(seed))
+    holding = jax.nn.one_hot(HOLD, len(FACTORS), dtype=jnp.float32)
+    net.advantage.bias[...] = net.advantage.bias[...] + HOLD_ADVANTAGE * holding
+    return net
 
 
 def train(
@@ -145,6 +154,7 @@ def train(
         if last <= plan.judge_every:
             raise SchemaError(f"learning: judge_every is {plan.judge_every}, there are only {last} training ticks.")
         scale = environment.price_server_tick_usd * float(scene.need[:last, -1, 0].mean())
+        yardstick = reference_bill(course, last + 1, plan)
         rng, best, kept, rows = np.random.default_rng(seed), np.inf, params, []
         for done in range(0, plan.updates, plan.judge_every):
             n_step = min(plan.judge_every, plan.updates - done)
@@ -152,23 +162,34 @@ def train(
             spread = np.exp(rng.uniform(np.log(FLEET_FACTORS[0]), np.log(FLEET_FACTORS[1]), plan.environments))
             fleets = np.clip(np.ceil(np.asarray(scene.need)[starts, 0, 0] * spread), 1, environment.max_servers)
             learner, replay, loss = _block(
-                graph, shape, plan.batch, n_step, scene, plan.knobs, scale, learner, replay, starts, fleets,
-                jax.random.key(int(rng.integers(2**31))),
+                graph, shape, plan.batch, n_step, scene, plan.knobs, scale, yardstick, learner, replay, starts, fleets,
+                jax.random.key(int(rng.integers(2**31)), impl="unsafe_rbg"),
             )  # fmt: skip
-            regret = judge(graph, shape, scene, course, learner.params, "validation")
+            regret = judge(graph, shape, scene, course, learner.target, "validation")
             row = {"updates": done + n_step, "cpu_seconds": time.process_time() - began, "validation": regret}
             if watch_test:
                 pause = time.process_time()
-                row["test"] = judge(graph, shape, scene, course, learner.params, "test")
+                row["test"] = judge(graph, shape, scene, course, learner.target, "test")
                 began += time.process_time() - pause
             rows.append(row | {"loss": float(loss)})
             if regret < best:
-                best, kept = regret, jax.tree.map(jnp.copy, learner.params)
+                best, kept = regret, jax.tree.map(jnp.copy, learner.target)
             if progress:
                 progress(rows[-1])
     if not np.isfinite(best):
         raise FloatingPointError("learning: the values are not finite. Lower the learning rate.")
     return Trained(plain(kept, environment), pd.DataFrame(rows))
+
+
+def reference_bill(course: Course, n_time: int, plan: LearningPlan) -> np.ndarray:
+    """USD of each training tick under a plain rule, (n_time,), weighted as the reward is; zeros without a rule."""
+    if plan.reference is None:
+        return np.zeros(n_time)
+    world = course.environment
+    run = simulate(course.demand.iloc[:n_time], plan.reference, world, forecast=window(course.rolling, 0, n_time))
+    kept = [run.ticks.get(name, 0) for name in TICK_COLUMNS]
+    prices = make_scene(course)[1].prices
+    return np.asarray(bill(prices, kept, plan.cost_weight, plan.sla_weight), dtype=float)
 
 
 def judge(graph: Any, shape: Shape, scene: Scene, course: Course, params: Any, part: str) -> float:
@@ -177,27 +198,29 @@ def judge(graph: Any, shape: Shape, scene: Scene, course: Course, params: Any, p
     return float(course.regrets(np.asarray(costs), part).mean())
 
 
-@partial(jax.jit, static_argnums=(0, 1, 2, 3), donate_argnums=(7, 8))
+@partial(jax.jit, static_argnums=(0, 1, 2, 3), donate_argnums=(8, 9))
 def _block(
-    graph: Any, shape: Shape, n_batch: int, n_step: int, scene: Scene, knobs: Knobs, scale: Any, learner: Learner,
-    replay: Replay, starts: Any, fleets: Any, key: Any,
+    graph: Any, shape: Shape, n_batch: int, n_step: int, scene: Scene, knobs: Knobs, scale: Any, yardstick: Any,
+    learner: Learner, replay: Replay, starts: Any, fleets: Any, key: Any,
 ) -> tuple[Learner, Replay, Any]:  # fmt: skip
     """`n_step` ticks of all fleets from rows `starts` (n_env,), one update after each: (learner, replay, mean loss)."""
+
+    possible = partial(offered, xp=jnp)
 
     def one(carry: Any, now: Any) -> Any:
         learner, replay, state, seen = carry
         t, key = now
         key_act, key_draw, key_learn = jax.random.split(key, 3)
-        action = nnx.merge(graph, learner.params)(seen, key_act, own_noise=True).argmax(axis=-1)
+        values = nnx.merge(graph, learner.params)(seen, key_act, own_noise=True)
+        action = possible(values, seen).argmax(axis=-1)
         state, kept = advance(shape, scene, state, starts, t, scene.next_totals[total_of(state), action])
-        unavoidable = scene.demand[starts + t] / scene.world.capacity * scene.prices.server * knobs.cost_weight
         cost = bill(scene.prices, kept, knobs.cost_weight, knobs.sla_weight)
-        reward = (knobs.relative * unavoidable - cost) / scale
+        reward = (yardstick[starts + t] - cost) / scale
         then = look(shape, scene, state, starts, t + 1)
         replay = add(replay, Transitions(seen, action, reward, then))
         importance = knobs.importance + (1 - knobs.importance) * jnp.minimum(learner.step / knobs.updates, 1.0)
         batch, index, weight = sample(replay, n_batch, importance, key_draw)
-        learner, error = learn(graph, knobs, learner, batch, weight, key_learn)
+        learner, error = learn(graph, knobs, learner, batch, weight, key_learn, possible)
         replay = reprioritise(replay, index, error, knobs.priority_exponent)
         return (learner, replay, state, then), (error**2).mean()
 
