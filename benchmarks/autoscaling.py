@@ -247,6 +247,7 @@ def verdicts(traces: dict[str, Row]) -> Row:
         for other in RIVALS:
             saved = {n: r[policy][f"saving_percent_against_{other}"] for n, r in rows.items()}
             entry[f"cheaper than {other}"] = sum(v[0] > 0 for v in saved.values())
+            entry[f"equal to {other}"] = sum(v[0] == 0 for v in saved.values())
             entry[f"surely cheaper than {other}"] = sum(v[1] > 0 for v in saved.values())
             entry[f"surely dearer than {other}"] = sum(v[2] < 0 for v in saved.values())
         entry["regret at most 0.30"] = sum(r[policy]["regret_frac"] <= 0.30 for r in rows.values())

@@ -1,7 +1,8 @@
 """Learning to scale: how soon five seeds beat the reactive rules, where they end, and three variants that do worse or not.
 
-Run: python -m benchmarks.scaling_rl [piece ...]; without a piece, all that are not done. Pieces are kept in
-_build/scaling_rl and are not run twice; when all are there, benchmarks/results/scaling_rl.json is written. A process
+Run: python -m benchmarks.scaling_rl [piece ...]; without a piece, all that are not done; --partial: store what there is. Pieces are kept in
+_build/scaling_rl and are not run twice; when all are there, benchmarks/results/scaling_rl.json is written, and beside
+it scaling_rl.npz, the agent of the seed with the best validation days. A process
 compiles once, for its first training; the others are charged the same seconds.
 Validation days choose the weights, test days judge them; neither is trained on. CPU seconds are those of the whole
 process: compilation and looks at validation days count, looks at test days do not. A rival is beaten for good at the
@@ -12,6 +13,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import sys
 import time
 from dataclasses import asdict, replace
@@ -38,8 +40,10 @@ PLAN = LearningPlan()
 VARIANTS = {
     **{f"seed-{k}": (PLAN, k) for k in range(5)},
     "huber-0": (replace(PLAN, huber=1.0), 0),
-    "clipped-0": (replace(PLAN, reward_bound=1.0), 0),
     "warm-0": (PLAN, 0),
+    "bare-0": (replace(PLAN, reference=None), 0),
+    "bare-huber-0": (replace(PLAN, reference=None, huber=1.0), 0),
+    "bare-clipped-0": (replace(PLAN, reference=None, reward_bound=1.0), 0),
 }  # fmt: skip
 PIECES = ("rules", *VARIANTS)
 CLONE_STEPS = 3_000
@@ -136,7 +140,7 @@ def summary(pieces: dict[str, Any]) -> dict[str, Any]:
     """What the chapter quotes."""
     rivals = {name: row["regret"] for name, row in pieces["rules"]["policies"].items()}
     rows = {}
-    for name in VARIANTS:
+    for name in [name for name in VARIANTS if name in pieces]:
         curve = pieces[name]["curve"]
         rows[name] = {
             "regret": pieces[name]["chosen"]["regret"], "last_regret": curve[-1]["test"],
@@ -149,7 +153,9 @@ def summary(pieces: dict[str, Any]) -> dict[str, Any]:
 def main() -> None:
     """Run what is asked for and not done; write the record when nothing is missing."""
     FOLDER.mkdir(parents=True, exist_ok=True)
-    for name in sys.argv[1:] or PIECES:
+    partial = "--partial" in sys.argv  # store what there is
+    asked = [] if partial else sys.argv[1:] or PIECES
+    for name in asked:
         path = FOLDER / f"{name}.json"
         if path.exists():
             continue
@@ -160,9 +166,14 @@ def main() -> None:
     missing = [name for name in PIECES if not (FOLDER / f"{name}.json").exists()]
     if missing:
         print(f"not done: {', '.join(missing)}")
-        return
-    pieces = {name: json.loads((FOLDER / f"{name}.json").read_text()) for name in PIECES}
-    store("scaling_rl", summary(pieces) | {"pieces": pieces}, ("numpy", "jax", "jaxlib", "flax", "optax"))
+        if not partial:
+            return
+    pieces = {name: json.loads((FOLDER / f"{name}.json").read_text()) for name in PIECES if name not in missing}
+    store(
+        "scaling_rl",
+        summary(pieces) | {"missing": missing, "pieces": pieces},
+        ("numpy", "jax", "jaxlib", "flax", "optax"),
+    )
 
 
 if __name__ == "__main__":

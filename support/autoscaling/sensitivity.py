@@ -33,7 +33,18 @@ COMPILED = (Static, Reactive, Thresholds, TargetTracking, Plan, ForecastMean, Ne
 PEAK_SHARES = (0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1.0, 1.1, 1.2, 1.35, 1.5, 1.75, 2.0)  # of the past's 99.9 % quantile
 TARGETS = (0.3, 0.35, 0.4, 0.45, 0.5, 0.55, 0.6, 0.65, 0.7, 0.75, 0.8, 0.85, 0.9, 0.95)
 HEADROOMS = (0.0, 0.05, 0.1, 0.15, 0.2, 0.25, 0.3, 0.4, 0.5, 0.6, 0.8, 1.0, 1.3)
-FRACTILES = (0.5, 0.75, 0.9, 0.95, 0.975, 0.99, 0.995, 0.999, 0.9995)  # of the last two, those that the forecast has
+FRACTILES = (
+    0.5,
+    0.75,
+    0.9,
+    0.95,
+    0.975,
+    0.99,
+    0.995,
+    0.9975,
+    0.999,
+    0.9995,
+)  # of the last three, those that the forecast has
 LOW_SHARE = 0.4  # lower threshold over the upper one: 0.30 over 0.75 in the published rule
 
 
@@ -131,11 +142,11 @@ def run_scenes(
     if len({len(scene.demand) for scene in scenes}) != 1:
         raise SchemaError("run_scenes: give scenes of one length, at least one.")
     policies = {(f.name, value): f.make(value) for f in families for value in f.values}
-    rows = [(i, *key) for i in range(len(scenes)) for key in policies]
+    rows = [(i, name, value) for i in range(len(scenes)) for name, value in policies]
     traces = {id(scene.demand): scene.demand.to_numpy(float) for scene in scenes}
     row_of = {key: i for i, key in enumerate(traces)}
     batch = prepare_batch(
-        np.stack(list(traces.values())), [policies[key] for _, *rest in rows for key in [tuple(rest)]],
+        np.stack(list(traces.values())), [policies[name, value] for _, name, value in rows],
         [scenes[i].environment for i, *_ in rows], trace=np.array([row_of[id(scenes[i].demand)] for i, *_ in rows]),
         forecasts=[scenes[i].forecast for i, *_ in rows],
         initial_servers=None if initial_servers is None else np.array(initial_servers),

@@ -115,6 +115,16 @@ def test_the_ring_overwrites_its_oldest_and_new_ones_get_the_highest_priority():
     assert int(replay.cursor) == 64
 
 
+def test_what_must_not_be_drawn_is_not():
+    replay = empty_replay(128, 1)
+    rows = Transitions(jnp.ones((64, 1)), jnp.ones(64, int), jnp.ones(64), jnp.ones((64, 1)))
+    weight = sample(replay, 32, 0.4, jax.random.key(0))[2]
+    np.testing.assert_array_equal(weight, 0.0)  # nothing is stored
+    replay = add(replay, rows)
+    replay = reprioritise(replay, jnp.arange(128), jnp.ones(128), 1.0)
+    assert (np.asarray(sample(replay, 128, 0.4, jax.random.key(0))[1]) < 64).all()
+
+
 @partial(jax.jit, static_argnums=(0, 4))
 def many(graph, knobs, learner, batch, n_step):
     weight = jnp.ones(len(batch.action))
@@ -155,7 +165,8 @@ def test_hubers_loss_prefers_the_rare_disaster():
     np.testing.assert_allclose(square, [-1.0, -3.0], atol=0.05)
     robust = learned_values(batch, 1, 2, discount=0.0, clip_norm=1e9, huber=1.0)[0]
     np.testing.assert_allclose(robust, [-1.0, -1 / 19], atol=0.05)  # minimises 19 h(q) + h(q + 60): q = -1 / 19
-    clipped = learned_values(batch, 1, 2, discount=0.0, clip_norm=1e9, reward_bound=1.0)[0]
+    batch = batch._replace(reward=np.clip(reward, -1, 1))
+    clipped = learned_values(batch, 1, 2, discount=0.0, clip_norm=1e9)[0]
     np.testing.assert_allclose(clipped, [-1.0, -1 / 20], atol=0.05)
 
 

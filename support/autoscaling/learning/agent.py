@@ -21,7 +21,6 @@ from support.autoscaling.learning.view import (
     features,
     n_features,
     next_totals,
-    offered,
     outlook,
 )  # fmt: skip
 from support.autoscaling.simulate import Observation
@@ -80,13 +79,12 @@ class DQN:
     ) -> tuple[tuple[Outlook, np.ndarray, Environment], int, str]:
         """The action of the highest value."""
         view = self.view(state, seen)
-        values = offered(self.values(view), view)
+        values = self.values(view)
         action = int(values.argmax())
         total = seen.active + seen.booting
         desired = int(state[1][min(total, len(state[1]) - 1), action])
         if action == HOLD:
-            why = f"cooldown of {seen.cooldown_left} ticks left" if seen.cooldown_left else "no change is worth more"
-            return state, desired, f"hold {total}: {why}"
+            return state, desired, f"hold {total}: no change is worth more"
         gain = values[action] - values[HOLD]
         return state, desired, f"{total} x {FACTORS[action]:g} = {desired}: worth {gain:.3f} more than holding"
 
@@ -157,7 +155,7 @@ def load_agent(path: Path | str) -> DQN:
         agent.values(np.zeros(n_features(agent.boot_delay_ticks), dtype=np.float32))  # the shapes fit together
     except SourceError:
         raise
-    except (OSError, KeyError, ValueError, TypeError, zipfile.BadZipFile) as error:
+    except (OSError, EOFError, KeyError, ValueError, TypeError, zipfile.BadZipFile) as error:
         raise SourceError(
             f"{place}: no agent is here ({type(error).__name__}). Give the file that save_agent wrote."
         ) from error

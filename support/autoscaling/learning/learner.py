@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
@@ -76,20 +75,13 @@ def huber(error: Any, threshold: Any) -> Any:
 
 
 def learn(
-    graph: Any, knobs: Knobs, learner: Learner, batch: Transitions, weight: Any, key: jax.Array | None,
-    offered: Callable[[Any, Any], Any] = lambda values, seen: values,
-) -> tuple[Learner, Any]:  # fmt: skip
-    """One update on a batch with weights (n,): (learner, temporal-difference errors (n,)). key: None for no noise.
-
-    offered: takes values (n, n_action) and views, and makes the values of actions that nobody can take minus infinity.
-    """
+    graph: Any, knobs: Knobs, learner: Learner, batch: Transitions, weight: Any, key: jax.Array | None
+) -> tuple[Learner, Any]:
+    """One update on a batch with weights (n,): (learner, temporal-difference errors (n,)). key: None for no noise."""
     keys: Any = (None, None, None) if key is None else jax.random.split(key, 3)
-    reward = jnp.clip(batch.reward, -knobs.reward_bound, knobs.reward_bound)
     online_then = nnx.merge(graph, learner.params)(batch.then, keys[1])
     target_then = nnx.merge(graph, learner.target)(batch.then, keys[2])
-    wanted = jax.lax.stop_gradient(
-        double_targets(reward, offered(online_then, batch.then), target_then, knobs.discount)
-    )
+    wanted = jax.lax.stop_gradient(double_targets(batch.reward, online_then, target_then, knobs.discount))
 
     def loss_of(params: Any) -> tuple[Any, Any]:
         values = nnx.merge(graph, params)(batch.seen, keys[0])

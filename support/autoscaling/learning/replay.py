@@ -62,7 +62,8 @@ def add(replay: Replay, new: Transitions) -> Replay:
 def sample(replay: Replay, n: int, importance: Any, key: jax.Array) -> tuple[Transitions, Any, Any]:
     """(transitions, their positions, their weights) of `n` draws with probability priority / sum, one in each n-th of it.
 
-    Weights are (N P(i))^-importance over their largest: they undo the bias of drawing unevenly.
+    Weights are (N P(i))^-importance over their largest: they undo the bias of drawing unevenly. They are 0 for what is
+    drawn from a ring that holds nothing.
     Source: Schaul et al. (2016), equations 1 and 2 and section 3.3.
     """
     blocks = replay.priority.reshape(-1, BLOCK)
@@ -70,22 +71,23 @@ def sample(replay: Replay, n: int, importance: Any, key: jax.Array) -> tuple[Tra
     # uniform float32 draws are multiples of 2^-23, so the last strip may touch its end: stay below the sum
     strip = (jnp.arange(n, dtype=jnp.float32) + jax.random.uniform(key, (n,), jnp.float32)) / n
     point = jnp.minimum(strip, 1 - 1e-6) * above[-1]
-    block = jnp.searchsorted(above, point, side="right")
+    block = jnp.minimum(jnp.searchsorted(above, point, side="right"), len(above) - 1)
     inside = jnp.cumsum(blocks[block], axis=1)
     left = point - jnp.where(block > 0, above[block - 1], 0.0)
     entry = jnp.minimum((inside <= left[:, None]).sum(axis=1), BLOCK - 1)
     # rounding must not lead to an empty place: take the last filled one of the block instead
     filled = jnp.where(blocks[block] > 0, jnp.arange(BLOCK), 0).max(axis=1)
     index = block * BLOCK + jnp.minimum(entry, filled)
-    share = replay.priority[index] / above[-1]
-    weight = (share * (replay.priority > 0).sum()) ** -importance
+    drawn = replay.priority[index]
+    share = drawn / jnp.maximum(above[-1], 1e-30)
+    weight = jnp.where(drawn > 0, (jnp.maximum(share, 1e-30) * (replay.priority > 0).sum()) ** -importance, 0.0)
     held = Transitions(*(ring[index] for ring in replay.held))
-    return held, index, (weight / weight.max()).astype(jnp.float32)
+    return held, index, (weight / jnp.maximum(weight.max(), 1e-30)).astype(jnp.float32)
 
 
 def reprioritise(replay: Replay, index: Any, error: Any, exponent: Any) -> Replay:
-    """The drawn transitions get priority (|error| + 0.001)^exponent."""
-    fresh = ((jnp.abs(error) + LEAST_ERROR) ** exponent).astype(jnp.float32)
+    """The drawn transitions get priority (|error| + 0.001)^exponent; those with priority 0 keep it."""
+    fresh = jnp.where(replay.priority[index] > 0, (jnp.abs(error) + LEAST_ERROR) ** exponent, 0.0).astype(jnp.float32)
     return replay._replace(
         priority=replay.priority.at[index].set(fresh), highest=jnp.maximum(replay.highest, fresh.max())
     )

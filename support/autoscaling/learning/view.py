@@ -20,7 +20,6 @@ __all__ = [
     "features",
     "n_features",
     "next_totals",
-    "offered",
     "outlook",
     "supply",
 ]
@@ -98,15 +97,6 @@ def features(
         scale - 1, clock,
     ]  # fmt: skip
     return xp.concatenate([part.astype(xp.float32) for part in parts], axis=-1)
-
-
-def offered(values: Any, seen: Any, xp: Any = np) -> Any:
-    """Values (..., n_action) of views (..., n_feature), minus infinity for a change during the cooldown: it is refused.
-
-    So what an action is worth is learned only where it can be taken.
-    """
-    resting = seen[..., COOLDOWN] > -1.0
-    return xp.where(resting[..., None] & (xp.arange(len(FACTORS)) != HOLD), -xp.inf, values)
 
 
 def next_totals(most: int) -> np.ndarray:

@@ -15,7 +15,7 @@ from support.autoscaling.batch import prepare_batch
 from support.autoscaling.engine import State, _step
 from support.autoscaling.engine_arrays import Rules, Shape, Totals, World
 from support.autoscaling.learning.course import Course
-from support.autoscaling.learning.view import N_LOADS, features, next_totals, offered, outlook
+from support.autoscaling.learning.view import N_LOADS, features, next_totals, outlook
 from support.autoscaling.rules import Plan
 from support.autoscaling.simulate import first_servers
 from support.errors import SchemaError
@@ -117,8 +117,7 @@ def play(graph: Any, shape: Shape, n_time: int, scene: Scene, params: Any, start
     """The greedy agent without noise: (asked (n_time, n_env), columns as in `Run.ticks` by name, USD (n_env,))."""
 
     def choose(state: State, t: Any) -> Any:
-        seen = look(shape, scene, state, starts, t)
-        values = offered(nnx.merge(graph, params)(seen), seen, jnp)
+        values = nnx.merge(graph, params)(look(shape, scene, state, starts, t))
         return scene.next_totals[total_of(state), values.argmax(axis=-1)]
 
     return _run(shape, n_time, scene, starts, fleets, lambda state, t: (choose(state, t), ()))[:3]
