@@ -11,7 +11,7 @@ import jax.numpy as jnp
 from support.autoscaling.engine_arrays import KINDS, Given, Rules, Shape, Totals, World
 from support.autoscaling.policies import HAIR
 
-__all__ = ["run_scan"]
+__all__ = ["State", "run_scan", "step"]
 
 
 class State(NamedTuple):
@@ -76,7 +76,7 @@ def _change(
     return jnp.where(acts, allowed - total, 0), above, below
 
 
-def _step(shape: Shape, world: World, rules: Rules, state: State, t: Any, now: Any) -> tuple[State, Any]:
+def step(shape: Shape, world: World, rules: Rules, state: State, t: Any, now: Any) -> tuple[State, Any]:
     """One tick of one environment, in the order of `simulate`."""
     arriving, prompt, wanted, drawn_delay, failures = now
     zero = jnp.int32(0)
@@ -198,7 +198,7 @@ def run_scan(shape: Shape, world: World, rules: Rules, given: Given, first: Any)
         (real,) * (shape.lag + 1), (real,) * (shape.lag + 1), (whole,) * (shape.lag + 1), whole, whole,
         Totals(*(real for _ in Totals._fields)),
     )  # fmt: skip
-    one = partial(_step, shape)
+    one = partial(step, shape)
 
     def tick(state: State, seen: Any) -> tuple[State, Any]:
         t, arrivals, prompt, wanted, delays, failures = seen

@@ -12,7 +12,7 @@ from support.autoscaling import Environment, Newsvendor, simulate
 from support.autoscaling.learning.agent import DQN, load_agent, plain, save_agent
 from support.autoscaling.learning.cloning import clone, demonstrations
 from support.autoscaling.learning.course import Course, make_course, window
-from support.autoscaling.learning.training import LearningPlan, new_net, reference_bill, train
+from support.autoscaling.learning.training import LearningPlan, _reference_bill, new_net, train
 from support.autoscaling.learning.view import HOLD, next_totals
 from support.autoscaling.learning.world import TICK_COLUMNS, act_out, bill, day_fleets, make_scene, play
 from support.autoscaling.oracle import optimum, optimum_costs
@@ -172,10 +172,10 @@ def test_the_reference_bill_is_the_rules_own_with_its_weights(course):
     run = simulate(
         course.demand.iloc[:n_time], Newsvendor(), course.environment, forecast=window(course.rolling, 0, n_time)
     )
-    np.testing.assert_allclose(reference_bill(course, n_time, PLAN), run.ticks["cost_usd"], rtol=1e-12)
-    users = reference_bill(course, n_time, replace(PLAN, cost_weight=0.0, sla_weight=2.0))
+    np.testing.assert_allclose(_reference_bill(course, n_time, PLAN), run.ticks["cost_usd"], rtol=1e-12)
+    users = _reference_bill(course, n_time, replace(PLAN, cost_weight=0.0, sla_weight=2.0))
     np.testing.assert_allclose(users, 2 * course.environment.price_drop_usd * run.ticks["dropped"], rtol=1e-12)
-    assert not reference_bill(course, n_time, replace(PLAN, reference=None)).any()
+    assert not _reference_bill(course, n_time, replace(PLAN, reference=None)).any()
 
 
 def test_a_saved_agent_decides_exactly_as_before(course, trained, tmp_path):

@@ -147,7 +147,7 @@ def train(
         if last <= plan.judge_every:
             raise SchemaError(f"learning: judge_every is {plan.judge_every}, there are only {last} training ticks.")
         scale = environment.price_server_tick_usd * float(scene.need[:last, -1, 0].mean())
-        yardstick = reference_bill(course, last + 1, plan)
+        yardstick = _reference_bill(course, last + 1, plan)
         rng, best, kept, rows = np.random.default_rng(seed), np.inf, params, []
         for done in range(0, plan.updates, plan.judge_every):
             n_step = min(plan.judge_every, plan.updates - done)
@@ -174,7 +174,7 @@ def train(
     return Trained(plain(kept, environment), pd.DataFrame(rows))
 
 
-def reference_bill(course: Course, n_time: int, plan: LearningPlan) -> np.ndarray:
+def _reference_bill(course: Course, n_time: int, plan: LearningPlan) -> np.ndarray:
     """USD of each training tick under a plain rule, (n_time,), weighted as the reward is; zeros without a rule."""
     if plan.reference is None:
         return np.zeros(n_time)

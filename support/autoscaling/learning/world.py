@@ -12,7 +12,8 @@ import numpy as np
 from flax import nnx
 
 from support.autoscaling.batch import prepare_batch
-from support.autoscaling.engine import State, _step
+from support.autoscaling.engine import State
+from support.autoscaling.engine import step as tick_step
 from support.autoscaling.engine_arrays import Rules, Shape, Totals, World
 from support.autoscaling.learning.course import Course
 from support.autoscaling.learning.view import N_LOADS, features, next_totals, outlook
@@ -95,7 +96,7 @@ def look(shape: Shape, scene: Scene, state: State, starts: Any, t: Any) -> Any:
 
 def advance(shape: Shape, scene: Scene, state: State, starts: Any, t: Any, wanted: Any) -> tuple[State, Any]:
     """One tick of all fleets that ask for `wanted` (n_env,) servers: the engine's own step."""
-    step = jax.vmap(partial(_step, shape), in_axes=(None, None, 0, None, [0, None, 0, None, None]))
+    step = jax.vmap(partial(tick_step, shape), in_axes=(None, None, 0, None, [0, None, 0, None, None]))
     return step(scene.world, scene.rules, state, t, [scene.demand[starts + t], jnp.int32(0), wanted, None, None])
 
 
