@@ -42,7 +42,7 @@ from support.autoscaling.catalog import POLICIES, build_policy
 from support.autoscaling.hpa_policy import KubernetesHPA
 from support.autoscaling.mpc import StochasticMPC
 from support.autoscaling.oracle import optimum, regret
-from support.autoscaling.oracle_bound import jump_bound, jumps_per_day
+from support.autoscaling.oracle_bound import JumpBound, measured_bound
 from support.errors import SourceError, TooShortError
 from support.forecasting import RollingQuantiles, roll_daily
 from support.telemetry import Traffic, load, traffic
@@ -194,19 +194,20 @@ def table_of(case: Case) -> Row:
             saved = cost_difference(run, runs[other], rng=rng, block_seconds=block)
             row[f"saving_percent_against_{other}"] = [round(100 * float(v), 2) for v in saved]
         rows.append(row)
-    jumps = jumps_per_day(case.test, _prepared(case), case.world)
+    bound = bound_of(case)
     return {
         "ticks": len(case.test), "tick_seconds": case.world.tick_seconds, "boot_delay_ticks": case.world.boot_delay_ticks,
         "first_tick": str(case.test.index[0]), "block_seconds": block, "notes": list(case.notes),
-        "optimum_usd": round(best.cost_usd, 4), "bound": str(jump_bound(case.world, jumps)),
-        "jumps_per_day": round(jumps, 3), "target_reachable": jump_bound(case.world, jumps).reachable, "rows": rows,
+        "optimum_usd": round(best.cost_usd, 4), "bound": str(bound),
+        "jumps_per_day": round(bound.jumps_per_day, 3), "target_reachable": bound.reachable, "rows": rows,
     }  # fmt: skip
 
 
-def _prepared(case: Case) -> np.ndarray:
-    """The highest quantile (bursts allowed for) that was forecast for each tick when a server could still be ordered."""
+def bound_of(case: Case) -> JumpBound:
+    """What jumps above the highest quantile (bursts allowed for), issued when a server could still be ordered, forbid."""
     delay = case.world.boot_delay_ticks
-    return np.concatenate([np.full(delay, np.inf), case.bursty.quantiles[: len(case.test) - delay, delay, -1]])
+    prepared = case.bursty.quantiles[: len(case.test) - delay, delay, -1]
+    return measured_bound(case.test.iloc[delay:], prepared, case.world)
 
 
 def slo_of(case: Case) -> Row:

@@ -66,7 +66,7 @@ def decide(forecast: Forecast, environment: Environment, servers_now: int) -> De
     step = pd.Timedelta(seconds=environment.tick_seconds)
     decided = forecast.issued_at + step
     effective = decided + step * environment.boot_delay_ticks if best > servers_now else decided
-    peak, high = forecast.quantile(0.5)[0].max(), forecast.quantile(0.95)[0].max()
+    peak, high = np.quantile(forecast.paths[0].max(axis=1), [0.5, 0.95])  # of the peak, not the peak of the quantiles
     reason = (
         f"Over the next {forecast.paths.shape[2] * environment.tick_seconds / 60:g} minutes demand peaks at {_amount(peak)} (median) and "
         f"{_amount(high)} (95 % quantile) {forecast.unit}; one server completes {_amount(environment.capacity_per_tick)}, so "

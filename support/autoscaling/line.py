@@ -138,7 +138,7 @@ def run_line(
     if servers_now is None:
         servers_now = int(runs["newsvendor"].ticks[["servers", "booting"]].iloc[-1].sum())
         notes += (
-            f"the present fleet is not known, so {servers_now} is the one that the newsvendor policy has at the end of the data",
+            f"the present fleet is not known, so {servers_now} is the one that the newsvendor policy has at the end of the judged days",
         )
     decision = decide(outlook, environment, servers_now)
     return Line(

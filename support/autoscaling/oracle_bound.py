@@ -10,7 +10,7 @@ import pandas as pd
 from support.autoscaling.environment import Environment
 from support.errors import SchemaError
 
-__all__ = ["JumpBound", "jump_bound", "jumps_per_day"]
+__all__ = ["JumpBound", "jump_bound", "jumps_per_day", "measured_bound"]
 
 SECONDS_PER_DAY = 86_400
 
@@ -39,7 +39,7 @@ class JumpBound:
             return f"No unforecastable jump: nothing forbids {self.target_frac:.3%} of good ticks."
         verdict = "in reach" if self.reachable else "out of reach for any causal policy without spare servers"
         return (
-            f"{self.jumps_per_day:.2f} unforecastable jumps a day spoil {self.bad_ticks} ticks each, so at most "
+            f"{self.jumps_per_day:.2f} unforecastable jumps a day spoil {self.bad_ticks} tick{'s' * (self.bad_ticks > 1)} each, so at most "
             f"{self.best_slo_frac:.3%} of ticks can be good; {self.target_frac:.3%} is {verdict} "
             f"(it bears {self.most_per_day:.2f} such jumps a day)."
         )
@@ -85,8 +85,32 @@ def jumps_per_day(demand: pd.Series, prepared: np.ndarray, environment: Environm
         >>> jumps_per_day(demand, np.full(1440, 120.0), Environment(tick_seconds=60, service_rate_rps=1.0))
         2.0
     """
+    onsets, _ = _excesses(demand, prepared)
+    return onsets * SECONDS_PER_DAY / (len(demand) * environment.tick_seconds)
+
+
+def measured_bound(demand: pd.Series, prepared: np.ndarray, environment: Environment) -> JumpBound:
+    """`jump_bound` for the jumps found as in `jumps_per_day`, each taken to last as long as they do on average.
+
+    The mean length is rounded down to whole ticks, which is in favour of the policies. Known afterwards only, and of
+    the forecaster that `prepared` is from. Raises SchemaError if the lengths differ.
+
+    Example:
+        >>> minutes = pd.date_range("2026-01-01", periods=1440, freq="60s", tz="UTC")
+        >>> demand = pd.Series(60.0, index=minutes)
+        >>> demand.iloc[[100, 101, 700]] = 200.0
+        >>> bound = measured_bound(demand, np.full(1440, 120.0), Environment(tick_seconds=60, service_rate_rps=1.0))
+        >>> bound.jumps_per_day, bound.bad_ticks
+        (2.0, 1)
+    """
+    onsets, ticks = _excesses(demand, prepared)
+    lasting = max(1, ticks // max(onsets, 1))
+    return jump_bound(environment, jumps_per_day(demand, prepared, environment), jump_ticks=lasting)
+
+
+def _excesses(demand: pd.Series, prepared: np.ndarray) -> tuple[int, int]:
+    """Onsets of demand above what was prepared, and ticks above it."""
     if len(prepared) != len(demand):
         raise SchemaError(f"jumps: {len(demand)} ticks of demand, {len(prepared)} prepared.")
     above = demand.to_numpy(float) > np.asarray(prepared, dtype=float) * (1 + 1e-9)
-    onsets = int(above[0]) + int((above[1:] & ~above[:-1]).sum())
-    return onsets * SECONDS_PER_DAY / (len(demand) * environment.tick_seconds)
+    return int(above[0]) + int((above[1:] & ~above[:-1]).sum()), int(above.sum())

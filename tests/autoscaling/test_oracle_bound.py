@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 
 from support.autoscaling import Environment, Reactive, simulate
-from support.autoscaling.oracle_bound import jump_bound, jumps_per_day
+from support.autoscaling.oracle_bound import jump_bound, jumps_per_day, measured_bound
 from support.errors import SchemaError
 
 MANY_SIGMA = 4.0
@@ -82,3 +82,19 @@ def test_bad_input_is_refused():
         jump_bound(world_of(), 1.0, jump_ticks=0)
     with pytest.raises(SchemaError, match="prepared"):
         jumps_per_day(trace([1, 2]), np.zeros(3), world_of())
+
+
+def test_the_measured_bound_takes_jumps_as_long_as_they_are():
+    """Three excesses of 2, 5 and 5 ticks, mean 4: four ticks each are spoilt, or all d + 1 + lag where that is fewer."""
+    index = pd.date_range("2026-01-01", periods=2880, freq="60s", tz="UTC")
+    demand = pd.Series(60.0, index=index)
+    for at, length in ((100, 2), (700, 5), (2000, 5)):
+        demand.iloc[at : at + length] = 200.0
+    prepared = np.full(len(index), 120.0)
+    for delay, bad in ((1, 2), (5, 4)):
+        world = Environment(tick_seconds=60, service_rate_rps=1.0, boot_delay_ticks=delay)
+        bound = measured_bound(demand, prepared, world)
+        assert bound == jump_bound(world, 1.5, jump_ticks=4) and bound.bad_ticks == bad
+    assert measured_bound(demand, prepared * 2, world).jumps_per_day == 0
+    with pytest.raises(SchemaError, match="2880 ticks of demand, 5 prepared"):
+        measured_bound(demand, prepared[:5], world)

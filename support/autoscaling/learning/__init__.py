@@ -1,1 +1,1 @@
-"""Reinforcement learning: an agent that learns how many servers to run from the bill alone."""
+"""Reinforcement learning: an agent that learns how many servers to run from bills."""

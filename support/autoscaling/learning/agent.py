@@ -86,7 +86,8 @@ class DQN:
         if action == HOLD:
             return state, desired, f"hold {total}: no change is worth more"
         gain = values[action] - values[HOLD]
-        return state, desired, f"{total} x {FACTORS[action]:g} = {desired}: worth {gain:.3f} more than holding"
+        change = f"from {total} to {desired} (x {FACTORS[action]:g}, rounded away)"
+        return state, desired, f"{change}: worth {gain:.3f} of reward more than holding"
 
     def view(self, state: tuple[Outlook, np.ndarray, Environment], seen: Observation) -> np.ndarray:
         """What the agent sees before a tick, (n_feature,)."""

@@ -46,8 +46,8 @@ def demonstrations(course: Course) -> tuple[np.ndarray, np.ndarray]:
 def clone(course: Course, *, width: int, steps: int = 3_000, seed: int) -> DQN:
     """An agent that imitates the optimum on the training days: cross-entropy, the values as logits.
 
-    Source: Pomerleau (1989). The optimum knows the future and the agent does not, so what is copied is its mean course
-    without any of the caution that the agent would need.
+    Source: Pomerleau (1989). The optimum knows the future and the agent does not, so the likeliest action is
+    nearly always to hold, and an argmax of labels may never move.
     """
     views, actions = demonstrations(course)
     net = new_net(course.environment.boot_delay_ticks, width, seed)
