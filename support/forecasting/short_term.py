@@ -104,7 +104,7 @@ class ShortTermModel:
 
     def _demand(self, logs: np.ndarray, known: np.ndarray | float) -> np.ndarray:
         """Demand from its logarithm, from 0 to MOST_GROWTH times the largest demand of the history or `known` since."""
-        most = np.maximum(MOST_GROWTH * np.maximum(known, self.largest), 1.0)
+        most = np.maximum(MOST_GROWTH * np.maximum(known, self.largest), self.floor)
         return self.floor * np.expm1(np.clip(logs, 0.0, np.log1p(most / self.floor)))
 
     def _predict(self, demand: pd.Series, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
