@@ -1,6 +1,7 @@
 """Effective draws per second of the whole process: the utilisation model in five engines, each in its own fresh process.
 
-Run: python -m benchmarks.bayes [--limit SECONDS] [--observations N ...] [--raw-observations N ...] [--only NAME ...]
+Run: python -m benchmarks.bayes [--limit SECONDS] [--limit-of NAME=SECONDS ...] [--observations N ...]
+    [--raw-observations N ...] [--repeat N] [--only NAME ...]
 Writes benchmarks/results/bayes.json after every engine; engines of the stored result that are not asked for are kept, with their date.
 The rate is the minimum bulk ESS over all top-level parameters over the wall seconds from the start of the process to the
 draws in hand: imports, reading the telemetry, compilation and warm-up included. An engine that is not done at the limit is
@@ -36,6 +37,10 @@ LARGEST_R_HAT = 1.1  # of any top-level parameter, above which a run has not con
 TOP = ("eta", "sd", "m", "tau", "l", "s", "b")
 N_WARMUP, N_DRAWS, N_CHAINS = 500, 500, 2  # of every engine but ours
 OURS = {"n_chains": 4, "n_warmup": 500, "n_draws": 1000}  # the defaults of UtilizationModel
+SHORT_S = 150.0  # wall seconds up to which an engine is run again by --repeat, all in turns
+AS_OURS = (
+    "draws as ours"  # engines of that name make the chains and draws of ours: its fixed costs weigh as little then
+)
 # name: (engine, data, parametrisation)
 ENGINES = {
     "ours": ("ours", "cells", "informed"),
@@ -47,6 +52,7 @@ ENGINES = {
     "PyMC with NumPyro's sampler": ("numpyro", "cells", "naive"),
     "PyMC default, informed": ("default", "cells", "informed"),
     "PyMC nutpie, informed": ("nutpie", "cells", "informed"),
+    "PyMC nutpie, informed, draws as ours": ("nutpie", "cells", "informed"),
     "NumPyro NUTS, informed, compiled once": ("nuts", "cells", "informed"),
     "NumPyro NUTS, centred, raw rows": ("nuts", "rows", "naive"),
     "PyMC with NumPyro's sampler, raw rows": ("numpyro", "rows", "naive"),
@@ -55,8 +61,8 @@ ENGINES = {
 NOTE = (
     "Rates count the whole process. On raw rows fewer draws than on hour cells may have been asked for; warm-up is counted all "
     f"the same. Runs with an R-hat above {LARGEST_R_HAT} have not converged and are left out of the ratios. Other programs may have "
-    "shared the machine: load_at_start; CPU seconds are the fairer clock then. A row with a date was measured on that day, "
-    "one with beside_ours beside a run of ours with that rate."
+    "shared the machine: load_at_start; CPU seconds are the fairer clock then. run is when the run of the benchmark that a row "
+    "is of began; a row with beside_ours is of an earlier run, beside a run of ours with that rate."
 )
 
 
@@ -93,7 +99,9 @@ def read(path: Path) -> Any:
     return Telemetry(frame, 3600.0, source="simulated fleet", synthetic=True, resources=resources)
 
 
-def fit(engine: str, data: str, parametrisation: str, path: Path, n_warmup: int, n_draws: int) -> dict[str, Any]:
+def fit(
+    engine: str, data: str, parametrisation: str, path: Path, n_warmup: int, n_draws: int, n_chains: int = N_CHAINS
+) -> dict[str, Any]:
     """Draws of the top-level parameters (n_chains, n_draws, ...), divergences and seconds of the steps of one engine."""
     from support.bayes.informed import informed_points
     from support.bayes.statistics import cell_statistics, unit_rows
@@ -105,7 +113,7 @@ def fit(engine: str, data: str, parametrisation: str, path: Path, n_warmup: int,
     rows = unit_rows(telemetry, week=False) if data == "rows" else None
     statistics_done = time.perf_counter()
     laplace = informed_points(stats) if parametrisation == "informed" and engine != "ours" else None
-    size: dict[str, Any] = {"n_chains": N_CHAINS, "n_warmup": n_warmup, "n_draws": n_draws}
+    size: dict[str, Any] = {"n_chains": n_chains, "n_warmup": n_warmup, "n_draws": n_draws}
     if engine == "ours":
         import jax
 
@@ -188,7 +196,7 @@ def measure(name: str, path: Path, n_draws: int, limit_s: float) -> dict[str, An
     """One engine in a fresh process, ended with all its children at `limit_s`."""
     engine, data, parametrisation = ENGINES[name]
     specification = {"engine": engine, "data": data, "parametrisation": parametrisation, "path": str(path)}
-    specification |= {"n_warmup": min(n_draws, N_WARMUP), "n_draws": n_draws}
+    specification |= OURS if AS_OURS in name else {"n_warmup": min(n_draws, N_WARMUP), "n_draws": n_draws}
     flags = (
         f"{os.environ.get('XLA_FLAGS', '')} --xla_force_host_platform_device_count={N_CHAINS}"  # NUTS: one per chain
     )
@@ -206,13 +214,27 @@ def measure(name: str, path: Path, n_draws: int, limit_s: float) -> dict[str, An
         used = {"unfinished_after_s": limit_s, "unfinished_after_cpu_s": round(group_cpu_s(process.pid), 1)}
         os.killpg(process.pid, signal.SIGKILL)
         process.communicate()
-        return about | used | {"n_warmup": specification["n_warmup"], "n_draws": n_draws}
+        return about | used | {k: specification.get(k, N_CHAINS) for k in ("n_chains", "n_warmup", "n_draws")}
     if process.returncode:
         return about | {"failed": error.strip().splitlines()[-1]}
     answer = json.loads(out.splitlines()[-1])
     wall = answer.pop("ended") - began
     rates = {"ess_per_wall_s": answer["min_bulk_ess"] / wall, "ess_per_cpu_s": answer["min_bulk_ess"] / answer["cpu_s"]}
     return about | {"wall_s": round(wall, 1)} | answer | {k: round(v, 3) for k, v in rates.items()}
+
+
+def limits(default_s: float, of: list[str]) -> dict[str, float]:
+    """Wall seconds that each engine may take, from texts such as "PyMC default, raw rows=1400".
+
+    Raises ValueError for a text that names no engine or no positive number of seconds.
+    """
+    found = dict.fromkeys(ENGINES, default_s)
+    for text in of:
+        name, _, seconds = text.rpartition("=")
+        if name not in ENGINES or not seconds.replace(".", "", 1).isdigit() or float(seconds) <= 0:
+            raise ValueError(f"--limit-of takes NAME=SECONDS, got {text!r}; engines: {'; '.join(ENGINES)}.")
+        found[name] = float(seconds)
+    return found
 
 
 def ratios(table: dict[str, dict[str, Any]]) -> dict[str, float]:
@@ -233,7 +255,7 @@ def ratios(table: dict[str, dict[str, Any]]) -> dict[str, float]:
         if "unfinished_after_s" in row:
             for clock, used in (("wall", "unfinished_after_s"), ("cpu", "unfinished_after_cpu_s")):
                 if used in row:  # CPU seconds of unfinished runs are kept since November 2026
-                    bound = N_CHAINS * row["n_draws"] / row[used]
+                    bound = row.get("n_chains", N_CHAINS) * row["n_draws"] / row[used]
                     found[f"ours / {name}, per {clock} second, at least"] = round(
                         rate_of_ours[f"ess_per_{clock}_s"] / bound, 1
                     )
@@ -244,12 +266,20 @@ def ratios(table: dict[str, dict[str, Any]]) -> dict[str, float]:
     return found
 
 
+def middle(rows: list[dict[str, Any]]) -> dict[str, Any]:
+    """Of several runs of one engine the one of the median rate by wall seconds (the lower of two), with all rates beside it."""
+    ordered = sorted(rows, key=lambda row: row["ess_per_wall_s"])
+    of_all = [{k: row[k] for k in ("wall_s", "cpu_s", "ess_per_wall_s", "ess_per_cpu_s")} for row in rows]
+    return ordered[(len(rows) - 1) // 2] | ({"repeats": of_all} if len(rows) > 1 else {})
+
+
 def put(table: dict[str, dict[str, Any]], name: str, row: dict[str, Any]) -> None:
-    """Put a new row into `table`; where it is ours, the rows that stay remember the rate of ours that they were run beside."""
+    """Put a new row into `table`; where it is ours, rows of other runs remember the rate of ours that they were run beside."""
     if name == "ours" and "ess_per_wall_s" in table.get(name, {}):
         before = {clock: table[name][clock] for clock in ("ess_per_wall_s", "ess_per_cpu_s")}
         for other in table.keys() - {name}:
-            table[other].setdefault("beside_ours", before)
+            if "run" not in row or table[other].get("run") != row["run"]:
+                table[other].setdefault("beside_ours", before)
     table[name] = {k: v for k, v in row.items() if k != "posterior"}
 
 
@@ -258,7 +288,16 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--child", help=argparse.SUPPRESS)
     parser.add_argument("--limit", type=float, default=1_800.0, help="wall seconds an engine may take")
+    parser.add_argument(
+        "--limit-of", nargs="*", default=[], metavar="NAME=SECONDS", help="another limit for the engine of that name"
+    )
     parser.add_argument("--budget", type=float, default=14_400.0, help="wall seconds after which no engine is started")
+    parser.add_argument(
+        "--repeat",
+        type=int,
+        default=1,
+        help=f"runs of each engine that takes at most {SHORT_S:g} s; the median is kept",
+    )
     parser.add_argument("--draws", type=int, default=N_DRAWS, help="draws, and warm-up, a chain on hour cells")
     parser.add_argument("--raw-draws", type=int, default=N_DRAWS, help="draws, and warm-up, a chain on raw rows")
     parser.add_argument("--observations", type=int, nargs="*", default=OBSERVATIONS, help="sizes of the comparison")
@@ -273,6 +312,11 @@ def main() -> None:
     if arguments.child:
         child(json.loads(arguments.child))
         return
+    try:
+        limit_of = limits(arguments.limit, arguments.limit_of)
+    except ValueError as error:
+        parser.error(str(error))
+    began_at = f"{datetime.now(UTC):%Y-%m-%d %H:%M} UTC"
     packages = ("jax", "numpyro", "pymc", "nutpie", "pytensor", "arviz", "numpy", "numba")
     stored = ROOT / "benchmarks" / "results" / "bayes.json"
     results: dict[str, Any] = json.loads(stored.read_text())["results"] if stored.exists() else {}
@@ -284,11 +328,11 @@ def main() -> None:
                 simulate(path, n_resource, n_observation, rng=np.random.default_rng(SEED))
             return path
 
-        done: dict[tuple[str, int, int], dict[str, Any]] = {}
+        done: dict[tuple[str, int, int, int], dict[str, Any]] = {}
         began = time.monotonic()
 
-        def run(name: str, n_resource: int, n_observation: int) -> dict[str, Any]:
-            if (name, n_resource, n_observation) not in done:
+        def run(name: str, n_resource: int, n_observation: int, turn: int = 0) -> dict[str, Any]:
+            if (name, n_resource, n_observation, turn) not in done:
                 raw = ENGINES[name][1] == "rows"
                 if raw and n_observation not in arguments.raw_observations:
                     row: dict[str, Any] = {"not_run": "raw rows of this size were not asked for"}
@@ -296,24 +340,32 @@ def main() -> None:
                     row = {"not_run": f"the run's budget of {arguments.budget:g} s was spent"}
                 else:
                     n_draws = arguments.raw_draws if raw else arguments.draws
-                    row = measure(name, telemetry(n_resource, n_observation), n_draws, arguments.limit)
+                    row = measure(name, telemetry(n_resource, n_observation), n_draws, limit_of[name])
+                    row["run"] = began_at
                 told = {k: v for k, v in row.items() if k != "posterior"}
                 print(n_resource, n_observation, name, json.dumps(told), file=sys.stderr, flush=True)
-                done[name, n_resource, n_observation] = row
-            return done[name, n_resource, n_observation]
+                done[name, n_resource, n_observation, turn] = row
+            return done[name, n_resource, n_observation, turn]
 
         for n_observation in arguments.observations:
             title = f"{N_INDUSTRY * N_APPLICATION * N_RESOURCE} resources, {n_observation:,} observations each"
             table = results.setdefault(title, {}).setdefault("engines", {})
             posteriors = results.setdefault("posteriors", {}).setdefault(title, {})
-            for name in arguments.only:
-                row = run(name, N_RESOURCE, n_observation)
-                if "not_run" not in row:
-                    put(table, name, row)
-                    posteriors.pop(name, None)
-                    posteriors |= {name: row["posterior"]} if "posterior" in row else {}
-                results[title] = {"engines": table, "ratios": ratios(table)}
-                store("bayes", results | {"note": NOTE}, packages)
+            rows: dict[str, list[dict[str, Any]]] = {name: [] for name in arguments.only}
+            for turn in range(arguments.repeat):
+                for name in arguments.only:
+                    if turn and rows[name][0].get("wall_s", np.inf) > SHORT_S:
+                        continue
+                    row = run(name, N_RESOURCE, n_observation, turn)
+                    rows[name].append(row)
+                    if "wall_s" in row:
+                        row = middle(rows[name])
+                    if "not_run" not in row:
+                        put(table, name, row)
+                        posteriors.pop(name, None)
+                        posteriors |= {name: row["posterior"]} if "posterior" in row else {}
+                    results[title] = {"engines": table, "ratios": ratios(table)}
+                    store("bayes", results | {"note": NOTE}, packages, quiet=True)
         if not arguments.skip_scaling:
             cost = {f"{n:,}": run("ours", N_RESOURCE, n) for n in SCALING_OBSERVATIONS}
             results["ours, cost against observations of each of 500 resources"] = {

@@ -97,6 +97,15 @@ def test_sparse_layout_equals_the_dense_one(stats, monkeypatch):
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-9, atol=1e-9), dense, sparse)
 
 
+def test_many_groups_give_the_same_density_as_few(stats, monkeypatch):
+    points = informed_points(stats)
+    position = _random(model.start(stats, points), 5)
+    few = jax.value_and_grad(model.log_density(stats, points))(position)
+    monkeypatch.setattr(model, "MANY_GROUPS", 0)
+    many = jax.value_and_grad(model.log_density(stats, points))(position)
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-9, atol=1e-9), few, many)
+
+
 def test_gradient_vanishes_near_the_laplace_point(stats):
     points = single_points(stats)
     gradient = jax.grad(model.log_density(stats, points))(model.start(stats, points))["resource"]
