@@ -1,10 +1,11 @@
 """Every policy on every trace: bill, both service levels, churn, distance from the optimum, and which targets were met.
 
 Run: python -m benchmarks.autoscaling [--only TRACE ...] [--parts table slo speed]; writes benchmarks/results/autoscaling.json
-after every trace and keeps the traces that are not asked for. Each policy is fitted and tuned on the past of its trace
-only and judged on the days after it. `table`: scores with paired block-bootstrap intervals of the saving against the
-tuned reactive rule and against the Horizontal Pod Autoscaler at its usual 70 %. `slo`: each policy's one knob swept, and
-the least over-provisioning that keeps 99.9 % of the ticks (the knob is chosen in hindsight, for all policies alike).
+after every trace and keeps the traces that are not asked for; each carries the date, commit and machine of its own run.
+Each policy is fitted and tuned on the past of its trace only and judged on the days after it.
+`table`: scores with paired block-bootstrap intervals of the saving against the tuned reactive rule and against the
+Horizontal Pod Autoscaler at its usual 70 %, and the time of a decision. `slo`: each policy's one knob swept, and the
+least over-provisioning that keeps 99.9 % of the ticks (the knob is chosen in hindsight, for all policies alike).
 `speed`: benchmarks/autoscaling_speed.py. Real traces need BOOK_DATA; one that is absent is left out and said so.
 """
 
@@ -24,7 +25,8 @@ import numpy as np
 import pandas as pd
 
 from benchmarks import autoscaling_speed
-from benchmarks.record import ROOT, store
+from benchmarks.autoscaling_verdicts import RIVALS, verdicts
+from benchmarks.record import ROOT, stamp, store
 from support.autoscaling import (
     Environment,
     Newsvendor,
@@ -42,7 +44,8 @@ from support.autoscaling.catalog import POLICIES, build_policy
 from support.autoscaling.hpa_policy import KubernetesHPA
 from support.autoscaling.mpc import StochasticMPC
 from support.autoscaling.oracle import optimum, regret
-from support.autoscaling.oracle_bound import JumpBound, measured_bound
+from support.autoscaling.oracle_bound import JumpBound, measured_bound, target_measurable
+from support.autoscaling.timing import Timed
 from support.errors import SourceError, TooShortError
 from support.forecasting import RollingQuantiles, roll_daily
 from support.telemetry import Traffic, load, traffic
@@ -57,7 +60,6 @@ SLO_FRAC = 0.999
 TARGETS_PERCENT = tuple(range(10, 100, 5))
 FRACTILES = (0.5, 0.7, 0.8, 0.9, 0.95, 0.975, 0.99, 0.995, 0.999, 0.9995)
 DROP_FACTORS = tuple(2.0**k for k in range(-3, 8))  # the price of a drop that the plan reckons with, over the true one
-RIVALS = ("reactive tuned", "kubernetes hpa", "kubernetes hpa tuned")
 PARTS = ("table", "slo", "speed")
 Row = dict[str, Any]
 
@@ -181,15 +183,18 @@ def table_of(case: Case) -> Row:
     )
     runs, spent = {}, {}
     for policy in policies(case):
-        began = time.perf_counter()
-        runs[policy.name] = case.run(policy)
-        spent[policy.name] = 1e6 * (time.perf_counter() - began) / len(case.test)
+        timed, began = Timed(policy), time.perf_counter()
+        runs[policy.name] = case.run(timed)
+        took = 1e6 * (time.perf_counter() - began) / len(case.test)  # the simulator included
+        spent[policy.name] = {"microseconds_per_tick": round(took, 1)} | {
+            f"decision_{name}_microseconds": value for name, value in timed.microseconds().items()
+        }
     best = optimum(case.test, case.world, initial_servers=case.first)
     rows = []
     for name, run in runs.items():
         row: Row = {"policy": name} | {key: round(float(value), 4) for key, value in score(run).items()}
         row["regret_frac"] = round(float(regret(run.cost_usd, best.lower_usd)), 4)
-        row["microseconds_per_tick"] = round(spent[name], 1)
+        row |= spent[name]
         for other in RIVALS:
             saved = cost_difference(run, runs[other], rng=rng, block_seconds=block)
             row[f"saving_percent_against_{other}"] = [round(100 * float(v), 2) for v in saved]
@@ -199,7 +204,9 @@ def table_of(case: Case) -> Row:
         "ticks": len(case.test), "tick_seconds": case.world.tick_seconds, "boot_delay_ticks": case.world.boot_delay_ticks,
         "first_tick": str(case.test.index[0]), "block_seconds": block, "notes": list(case.notes),
         "optimum_usd": round(best.cost_usd, 4), "bound": str(bound),
-        "jumps_per_day": round(bound.jumps_per_day, 3), "target_reachable": bound.reachable, "rows": rows,
+        "jumps_per_day": round(bound.jumps_per_day, 3), "target_reachable": bound.reachable,
+        "target_measurable": target_measurable(len(case.test), case.world.slo_target_frac), "stamp": stamp(),
+        "rows": rows,
     }  # fmt: skip
 
 
@@ -238,28 +245,6 @@ def slo_of(case: Case) -> Row:
     return found
 
 
-def verdicts(traces: dict[str, Row]) -> Row:
-    """The targets of the order against what was measured."""
-    ours = ("newsvendor", "newsvendor, bursts", "stochastic MPC", "stochastic MPC, bursts")
-    answer: Row = {}
-    for policy in ours:
-        rows = {n: {r["policy"]: r for r in t["rows"]} for n, t in traces.items()}
-        entry: Row = {"traces": len(rows)}
-        for other in RIVALS:
-            saved = {n: r[policy][f"saving_percent_against_{other}"] for n, r in rows.items()}
-            entry[f"cheaper than {other}"] = sum(v[0] > 0 for v in saved.values())
-            entry[f"equal to {other}"] = sum(v[0] == 0 for v in saved.values())
-            entry[f"surely cheaper than {other}"] = sum(v[1] > 0 for v in saved.values())
-            entry[f"surely dearer than {other}"] = sum(v[2] < 0 for v in saved.values())
-        entry["regret at most 0.30"] = sum(r[policy]["regret_frac"] <= 0.30 for r in rows.values())
-        entry["median regret"] = round(float(np.median([r[policy]["regret_frac"] for r in rows.values()])), 4)
-        entry["churn not above the tuned reactive"] = sum(
-            r[policy]["churn_percent"] <= r["reactive tuned"]["churn_percent"] for r in rows.values()
-        )
-        answer[policy] = entry
-    return answer
-
-
 def main() -> None:
     """Measure and write the result."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -279,6 +264,7 @@ def main() -> None:
             results["traces"][name] = table_of(case)
         if "slo" in arguments.parts:
             results["slo"][name] = slo_of(case)
+            results.setdefault("slo_stamps", {})[name] = stamp()
         results["verdicts"] = verdicts(results["traces"])
         store("autoscaling", results, ("numpy", "pandas", "numba", "jax"), quiet=True)
         print(f"{name}: {time.perf_counter() - began:.0f} s", flush=True)

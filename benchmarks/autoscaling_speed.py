@@ -1,18 +1,24 @@
-"""Environment-steps per second of the compiled simulator, beside the readable one on the same worlds.
+"""Environment-steps per second of the compiled simulator, beside the readable one on the same worlds; seconds of the optimum.
 
-Run: python -m benchmarks.autoscaling_speed; writes benchmarks/results/autoscaling_speed.json.
+Run: python -m benchmarks.autoscaling_speed [--optima]; writes benchmarks/results/autoscaling_speed.json. With --optima
+only the part of that name is measured anew; it has a stamp of its own.
 Boot delay 5, cooldown 3, a queue, prices, and five rules (all five are worked out at each step of a mixed batch). The
 best of three runs counts, compilation is stated apart; load_at_start says how busy the machine was, and steps per CPU
 second are the fairer figure where others share it. "two_devices" runs half of the batch on each of two host
-devices. "weeks" includes the work on the host: 50 traces times 20 policies of one week each.
+devices. "weeks" includes the work on the host: 50 traces times 20 policies of one week each. "optima" are the exact
+optima without a queue, on one core: two weeks of minutes with 100 servers, boot delay 5 and cooldown 3; and nine days of
+minutes of the `dataflow` preset, 1 to 5 servers, whose fleet moves by one server at a time. "costs" is the bill alone, "schedule" the
+schedule with it and its run in the readable simulator.
 """
 
 from __future__ import annotations
 
 import os
+import sys
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from typing import Any
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # both before NumPy and JAX are imported
@@ -22,9 +28,10 @@ import jax
 import numpy as np
 import pandas as pd
 
-from benchmarks.record import store
-from support.autoscaling import Environment, Policy, Reactive, Static, simulate
+from benchmarks.record import store, store_part
+from support.autoscaling import Environment, Policy, Reactive, Static, preset_environment, servers_for, simulate
 from support.autoscaling.batch import Batch, prepare_batch, run_batch
+from support.autoscaling.oracle import optimum, optimum_costs
 from support.autoscaling.rules import Plan, TargetTracking, Thresholds
 
 DAY, WEEK = 1_440, 10_080  # minutes
@@ -83,8 +90,8 @@ def at_once(batches: Sequence[Batch]) -> None:
         list(pool.map(work, jax.devices()[: len(batches)], batches))
 
 
-def main() -> None:
-    """Measure and write the result."""
+def engines() -> dict[str, Any]:
+    """The compiled simulator beside the readable one."""
     rng = np.random.default_rng(SEED)
     demand = traffic(N_TRACES, DAY, rng=rng)
     policies = rules(N_POLICIES, demand[0] / WORLD.capacity_per_tick)
@@ -116,8 +123,36 @@ def main() -> None:
     results["weeks"] = {"policy_by_trace_weeks": n_weeks} | best(
         lambda: run_batch(prepare_batch(weeks, for_weeks, [WORLD], trace=rows)), n_weeks * WEEK
     )
-    store("autoscaling_speed", results, ("numpy", "jax", "jaxlib"))
+    return results
+
+
+def optima(*, rng: np.random.Generator) -> dict[str, Any]:
+    """Seconds of the exact optimum on two worlds, by what is asked for."""
+    large = replace(WORLD, queue_limit=0.0)
+    small = preset_environment("dataflow", max_step_up=1, max_step_down=1)
+    nine_days = traffic(1, 9 * DAY, rng=rng)[0]
+    megabytes = small.max_servers * small.capacity_per_tick * (nine_days / nine_days.max()) ** 3  # peaks need all five
+    found: dict[str, Any] = {}
+    for name, world, work in (
+        ("two weeks, 100 servers", large, 4 * traffic(1, 2 * WEEK, rng=rng)[0]),
+        ("dataflow, nine days", small, megabytes),
+    ):
+        demand = pd.Series(work, index=pd.date_range("2026-01-01", periods=len(work), freq="60s", tz="UTC"))
+        found[name] = {
+            "n_time": len(work), "boot": world.boot_delay_ticks, "cooldown": world.cooldown_ticks,
+            "most_servers": min(int(servers_for(work.max(), world)), world.max_servers),
+            "costs": best(lambda d=work, w=world: optimum_costs(d, w), len(work)),  # type: ignore[misc]
+            "schedule": best(lambda d=demand, w=world: optimum(d, w), len(work)),  # type: ignore[misc]
+        }  # fmt: skip
+    return found
+
+
+def main(*, only_optima: bool = False) -> None:
+    """Measure and write the result; with `only_optima` that part alone, and the rest of the record stays."""
+    if not only_optima:
+        store("autoscaling_speed", engines(), ("numpy", "jax", "jaxlib"))
+    store_part("autoscaling_speed", "optima", optima(rng=np.random.default_rng(SEED)), ("numpy", "numba"))
 
 
 if __name__ == "__main__":
-    main()
+    main(only_optima="--optima" in sys.argv[1:])

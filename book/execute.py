@@ -13,6 +13,7 @@ import os
 import subprocess
 import sys
 import time
+from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -48,8 +49,9 @@ class Result:
 def given_parameters(chapter: Chapter, profile: str) -> dict[str, object]:
     """Parameters of `chapter` under `profile`; a trace that cannot be had becomes its synthetic twin.
 
-    Where there is no twin the chapter runs with the parameters it is written with, and its claims are shown, not judged.
-    Raises BookError if a name is not in the chapter's parameters cell (papermill would only warn).
+    Where there is no twin, what is given for that source is dropped, so that the chapter takes what it is written with:
+    for `llm_source` the parameters that begin with `llm_`, for `source` those of no other source. Then the claims are
+    shown, not judged. Raises BookError if a name is not in the chapter's parameters cell (papermill would only warn).
     """
     file = ROOT / PROFILES[profile][1]
     given = parameters(file).get(chapter.name, {}) | {"profile": profile}
@@ -60,13 +62,16 @@ def given_parameters(chapter: Chapter, profile: str) -> dict[str, object]:
     for name, source in sources.items():
         if source.startswith("synthetic") or trace_available(source):
             continue
-        if source.split(":")[0] not in PRESETS:
+        kind = source.split(":")[0]
+        if kind in PRESETS:
+            given[name] = f"synthetic:{kind}"
             print(
-                f"{chapter.name}: the trace {source} cannot be had here; the page uses generated telemetry and says so"
+                f"{chapter.name}: the trace {source} cannot be had here; the page uses its synthetic twin and says so"
             )
-            return {"profile": "explore"}  # sizes and bounds of the publication are of the trace
-        given[name] = f"synthetic:{source.split(':')[0]}"
-        print(f"{chapter.name}: the trace {source} cannot be had here; the page uses its synthetic twin and says so")
+            continue
+        print(f"{chapter.name}: the trace {source} cannot be had here; the page uses generated telemetry and says so")
+        kept = {key: value for key, value in given.items() if _source_of(key, sources) != name}
+        given = kept | {"profile": "explore"}  # sizes and bounds of the publication are of the trace
     return given
 
 
@@ -129,6 +134,11 @@ def main(arguments: list[str] | None = None) -> int:
     if failures:
         print(f"{failures} of {len(wanted)} chapters failed. Next: mend the source and run the same command again.")
     return 1 if failures else 0
+
+
+def _source_of(name: str, sources: Iterable[str]) -> str:
+    """The source that a parameter belongs to: `llm_days` to `llm_source`, what begins like no other to `source`."""
+    return next((s for s in sources if s != "source" and name.startswith(s.removesuffix("source"))), "source")
 
 
 def _command(chapter: Chapter, target: Path, given: dict[str, object]) -> list[str]:

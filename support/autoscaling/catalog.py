@@ -16,7 +16,7 @@ from support.autoscaling.mpc import StochasticMPC
 from support.autoscaling.policies import ForecastMean, Newsvendor, Reactive, Static, servers_for
 from support.autoscaling.predictive import Hybrid, PredictiveThresholds
 from support.autoscaling.recommender import WindowedRecommender
-from support.autoscaling.rules import StepScaling, TargetTracking, Thresholds
+from support.autoscaling.rules import LargestOf, PausedThresholds, StepScaling, TargetTracking, Thresholds
 from support.autoscaling.simulate import Policy
 from support.errors import SchemaError
 
@@ -38,10 +38,12 @@ class Entry:
 POLICIES: dict[str, Entry] = {
     "static": Entry(lambda world, past: Static(int(servers_for(past.quantile(BUSY), world)))),
     "thresholds": Entry(lambda *_: Thresholds()),
+    "thresholds 80/20": Entry(lambda *_: PausedThresholds()),
     "reactive 70 %": Entry(lambda *_: Reactive(TEXTBOOK, "reactive 70 %")),
     "reactive tuned": Entry(lambda world, past: Reactive(tune_reactive(past, world), "reactive tuned")),
-    "step scaling": Entry(lambda world, past: StepScaling(out_points=_ticks(world, 4), in_points=_ticks(world, 4))),
-    "target tracking": Entry(lambda world, past: TargetTracking(TEXTBOOK, _ticks(world, 3), _ticks(world, 15))),
+    "step scaling": Entry(lambda world, past: _step(world)),
+    "target tracking": Entry(lambda world, past: _target(world)),
+    "step and target": Entry(lambda world, past: LargestOf((_step(world), _target(world)), "step and target")),
     "kubernetes hpa": Entry(lambda *_: KubernetesHPA()),
     "keda queue": Entry(lambda world, past: KedaQueue(_queue(world))),
     "windowed recommender": Entry(lambda world, past: WindowedRecommender(past=past.to_numpy(float))),
@@ -68,6 +70,16 @@ def build_policy(name: str, environment: Environment, past: pd.Series) -> Policy
     if name not in POLICIES:
         raise SchemaError(f"policy: there is no {name!r}. There are: {', '.join(POLICIES)}.")
     return POLICIES[name].build(environment, past)
+
+
+def _step(environment: Environment) -> StepScaling:
+    """Step scaling with the two two-minute datapoints of its source."""
+    return StepScaling(out_points=_ticks(environment, 4), in_points=_ticks(environment, 4))
+
+
+def _target(environment: Environment) -> TargetTracking:
+    """Target tracking at the textbook's target, with the datapoints of its source."""
+    return TargetTracking(TEXTBOOK, _ticks(environment, 3), _ticks(environment, 15))
 
 
 def _ticks(environment: Environment, minutes: float) -> int:

@@ -10,9 +10,10 @@ import pandas as pd
 from support.autoscaling.environment import Environment
 from support.errors import SchemaError
 
-__all__ = ["JumpBound", "jump_bound", "jumps_per_day", "measured_bound"]
+__all__ = ["JumpBound", "jump_bound", "jumps_per_day", "measured_bound", "target_measurable"]
 
 SECONDS_PER_DAY = 86_400
+HAIR = 1e-9  # of a tick: float error of 1 - target
 
 
 @dataclass(frozen=True)
@@ -106,6 +107,22 @@ def measured_bound(demand: pd.Series, prepared: np.ndarray, environment: Environ
     onsets, ticks = _excesses(demand, prepared)
     lasting = max(1, ticks // max(onsets, 1))
     return jump_bound(environment, jumps_per_day(demand, prepared, environment), jump_ticks=lasting)
+
+
+def target_measurable(n_ticks: int, target_frac: float) -> bool:
+    """Whether `n_ticks` are enough to show a share of good ticks of `target_frac`, in (0, 1).
+
+    With fewer than 1 / (1 - target) ticks one bad tick breaks the target, so that keeping it means no bad tick at all,
+    and nothing tells a service that has one bad tick in a thousand from a service that has none. A target of 1 is never
+    measurable. Raises SchemaError for a target outside (0, 1].
+
+    Example:
+        >>> target_measurable(144, 0.999), target_measurable(1000, 0.999), target_measurable(10, 0.9)
+        (False, True, True)
+    """
+    if not 0 < target_frac <= 1:
+        raise SchemaError(f"target: {target_frac} must lie in (0, 1].")
+    return n_ticks * (1 - target_frac) >= 1 - HAIR
 
 
 def _excesses(demand: pd.Series, prepared: np.ndarray) -> tuple[int, int]:

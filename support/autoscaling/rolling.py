@@ -12,7 +12,7 @@ from support.errors import SchemaError, TooShortError
 from support.forecasting import RollingQuantiles, pinball
 from support.forecasting.boosting import fit_boosting
 from support.forecasting.local_models import LocalModel
-from support.forecasting.short_term import TICK_LEVELS
+from support.forecasting.rolling_quantiles import TICK_LEVELS
 
 __all__ = [
     "average_quantiles", "forecast_scores", "part_of", "roll_boosting", "roll_local", "roll_persistence",

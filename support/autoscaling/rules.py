@@ -1,19 +1,20 @@
-"""Rules of thumb: a plan given as numbers, thresholds with steps, and the step and target rules of AWS."""
+"""Rules of thumb: a plan given as numbers, thresholds with steps or pauses, and the step and target rules of AWS."""
 
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 
 from support.autoscaling.environment import Environment
 from support.autoscaling.policies import HAIR
-from support.autoscaling.simulate import Observation
+from support.autoscaling.simulate import Observation, Policy
 from support.errors import SchemaError
 from support.forecasting import RollingQuantiles
 
-__all__ = ["Plan", "StepScaling", "TargetTracking", "Thresholds", "step_change"]
+__all__ = ["LargestOf", "PausedThresholds", "Plan", "StepScaling", "TargetTracking", "Thresholds", "step_change"]
 
 UNITS = ("percent", "servers")
 
@@ -62,6 +63,91 @@ class Thresholds:
         if used < self.low:
             return None, total - self.step_down, f"utilisation {used:.0%} is below {self.low:.0%}"
         return None, total, "utilisation between the thresholds"
+
+
+@dataclass(frozen=True)
+class _Pauses:
+    """Ticks of pause before a change out and in, the total last seen, when it was asked about, and when it changed."""
+
+    out_ticks: int
+    in_ticks: int
+    total: int | None = None
+    asked_at: int = 0
+    changed_at: int | None = None
+
+
+@dataclass(frozen=True)
+class PausedThresholds:
+    """One server more above utilisation `high` (fraction), one fewer below `low`, each after a pause of its own.
+
+    out_pause_seconds, in_pause_seconds: least time from the last change of the fleet, whichever way, to one out or in.
+    Source: the CPU rule of a published monitoring dashboard (80 %, 20 %, 300 s, 600 s); its second threshold, 85 % of
+    memory, has no counterpart here.
+    """
+
+    high: float = 0.80
+    low: float = 0.20
+    out_pause_seconds: float = 300.0
+    in_pause_seconds: float = 600.0
+    name: str = "thresholds 80/20"
+
+    def prepare(self, environment: Environment, forecast: RollingQuantiles | None) -> _Pauses:
+        """The pauses in ticks; refuses thresholds in the wrong order and pauses below zero."""
+        if not 0 <= self.low < self.high <= 1 or min(self.out_pause_seconds, self.in_pause_seconds) < 0:
+            raise SchemaError(
+                f"{self.name}: low {self.low} and high {self.high} must satisfy 0 <= low < high <= 1, pauses be 0 or more."
+            )
+        pauses = (self.out_pause_seconds, self.in_pause_seconds)
+        return _Pauses(*(math.ceil(seconds / environment.tick_seconds - HAIR) for seconds in pauses))
+
+    def act(self, state: _Pauses, seen: Observation) -> tuple[_Pauses, int, str]:
+        """One step from the present total, or none."""
+        total = seen.active + seen.booting
+        changed_at = state.asked_at if state.total not in (None, total) else state.changed_at
+        state = replace(state, total=total, asked_at=seen.tick, changed_at=changed_at)
+        if not len(seen.utilization):
+            return state, total, "no data yet"
+        used = float(seen.utilization[-1])
+        if self.low <= used <= self.high:
+            return state, total, "utilisation between the thresholds"
+        step, pause = (1, state.out_ticks) if used > self.high else (-1, state.in_ticks)
+        side = f"above {self.high:.0%}" if step > 0 else f"below {self.low:.0%}"
+        if changed_at is not None and seen.tick - changed_at < pause:
+            return (
+                state,
+                total,
+                f"utilisation {used:.0%} is {side}, but the fleet changed {seen.tick - changed_at} ticks ago",
+            )
+        return state, total + step, f"utilisation {used:.0%} is {side}"
+
+
+@dataclass(frozen=True)
+class LargestOf:
+    """Several `policies` at once: of those that ask for a change the one that leaves most servers counts.
+
+    A policy that asks for no change blocks nobody, so that one may go in before another is ready to. Source: Amazon EC2
+    and Application Auto Scaling user guides, multiple scaling policies in force at the same time.
+    """
+
+    policies: tuple[Policy, ...]
+    name: str = "largest of several"
+
+    def prepare(self, environment: Environment, forecast: RollingQuantiles | None) -> tuple[Any, ...]:
+        """What each of them prepares; refuses to be of none."""
+        if not self.policies:
+            raise SchemaError(f"{self.name}: give at least one policy.")
+        return tuple(policy.prepare(environment, forecast) for policy in self.policies)
+
+    def act(self, state: tuple[Any, ...], seen: Observation) -> tuple[tuple[Any, ...], int, str]:
+        """The largest of the changes asked for, in the words of who asked."""
+        total = seen.active + seen.booting
+        answers = [policy.act(own, seen) for policy, own in zip(self.policies, state, strict=True)]
+        after = tuple(answer[0] for answer in answers)
+        asking = [(answer[1], -i) for i, answer in enumerate(answers) if answer[1] != total]
+        if not asking:
+            return after, total, "; ".join(f"{p.name}: {a[2]}" for p, a in zip(self.policies, answers, strict=True))
+        desired, order = max(asking)
+        return after, desired, f"{self.policies[-order].name}: {answers[-order][2]}"
 
 
 @dataclass(frozen=True)

@@ -5,7 +5,8 @@ from support.forecasting.backtest import Backtest, backtest
 from support.forecasting.conformal import conformalize
 from support.forecasting.metrics import coverage, crps, mase, pinball, scaled_quantile_loss
 from support.forecasting.recommendation import Recommendation, recommend
-from support.forecasting.short_term import RollingQuantiles, ShortTermModel, fit_short_term, roll_daily
+from support.forecasting.rolling_quantiles import RollingQuantiles
+from support.forecasting.short_term import ShortTermModel, fit_short_term, roll_daily
 from support.forecasting.statistical import auto_ets, mstl, seasonal_naive
 
 __all__ = [

@@ -11,10 +11,10 @@ import pandas as pd
 
 from support.errors import SchemaError, TooShortError
 from support.forecast import LEVELS, Forecast
+from support.forecasting.rolling_quantiles import TICK_LEVELS, RollingQuantiles
 
-__all__ = ["RollingQuantiles", "ShortTermModel", "fit_short_term", "roll_daily"]
+__all__ = ["ShortTermModel", "fit_short_term", "roll_daily"]
 
-TICK_LEVELS = np.array([0.005, 0.025, 0.05, 0.1, 0.25, 0.5, 0.75, 0.9, 0.95, 0.975, 0.99, 0.995])
 WINDOW_MINUTES = (5, 15, 60, 360)
 LEAST_ROWS, LEAST_FITTED = 60, 20  # ticks with a known future; those of them before the calibration slice
 WINDOW_FRAC = 1 / 8  # a window is at most this part of the history
@@ -28,30 +28,6 @@ HALF_LIFE_FRAC = 0.5  # the half-life of a row, as a fraction of the history
 
 
 @dataclass(frozen=True)
-class RollingQuantiles:
-    """Forecasts for every tick of a window; row i is issued before tick i, from data through tick i - 1 - lag_ticks.
-
-    timestamps: (n_time,). quantiles: (n_time, n_horizon, n_level), column h is tick i + h, h = 0..n_horizon - 1.
-    mean: (n_time, n_horizon). Both in the unit of the demand per tick.
-    """
-
-    timestamps: pd.DatetimeIndex
-    levels: np.ndarray
-    quantiles: np.ndarray
-    mean: np.ndarray
-    model: str
-    lag_ticks: int
-
-    def at(self, level: float) -> np.ndarray:
-        """Quantile at `level`, (n_time, n_horizon), linear between levels. Raises SchemaError outside them."""
-        if not self.levels[0] <= level <= self.levels[-1]:
-            raise SchemaError(f"{self.model}: level {level:.4f} is outside {self.levels[0]}..{self.levels[-1]}.")
-        upper = max(1, int(np.searchsorted(self.levels, level)))
-        weight = (level - self.levels[upper - 1]) / (self.levels[upper] - self.levels[upper - 1])
-        return (1 - weight) * self.quantiles[..., upper - 1] + weight * self.quantiles[..., upper]
-
-
-@dataclass(frozen=True)
 class ShortTermModel:
     """A fitted short-term model; see `fit_short_term`. `notes` say in words what was left out and why."""
 
@@ -62,7 +38,7 @@ class ShortTermModel:
     errors: np.ndarray  # (n_calibration, n_horizon): scaled log errors on the late slice of the history
     smearing: np.ndarray  # (n_horizon,): mean of exp(error), so that the mean is unbiased (Duan, 1983)
     typical_noise: float
-    uses_yesterday: bool
+    seasons: tuple[tuple[int, ...], ...]  # ticks back to the same minutes of earlier days, one group a feature
     windows: tuple[int, ...]  # ticks of the past that the features average over
     floor: float  # demand added before the logarithm
     largest: float  # demand of the history
@@ -74,6 +50,11 @@ class ShortTermModel:
     def horizon_ticks(self) -> int:
         """Number of ticks ahead, the present one included."""
         return self.coefficients.shape[0]
+
+    @property
+    def uses_yesterday(self) -> bool:
+        """Whether the history was long enough for a daily profile and the same minutes of yesterday."""
+        return bool(self.seasons)
 
     def roll(self, demand: pd.Series, start: pd.Timestamp) -> RollingQuantiles:
         """Forecast at every tick of `demand` from `start` on; `demand` (n_time,) also holds the past of `start`.
@@ -109,14 +90,14 @@ class ShortTermModel:
 
     def _predict(self, demand: pd.Series, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Centre (n_row, n_horizon) and scale (n_row,) of log(1 + demand / floor) for ticks `rows`."""
-        need = _reach(self.windows, self.step_seconds, self.lag_ticks, self.uses_yesterday)
+        need = _reach(self.windows, self.lag_ticks, self.seasons)
         if not len(rows) or rows[0] < need:
             raise TooShortError(
                 f"{self.name}: needs {need} ticks before the first forecast, there are {rows[0] if len(rows) else 0}."
             )
         features, base, noise = _features(
             demand / self.floor, self.profile, self.windows, self.horizon_ticks, self.lag_ticks, self.step_seconds,
-            self.uses_yesterday, rows,
+            self.seasons, rows,
         )  # fmt: skip
         season = _season(demand.index, self.profile, self.step_seconds, self.horizon_ticks)
         ahead = season[rows[:, None] + np.arange(self.horizon_ticks)]
@@ -124,14 +105,16 @@ class ShortTermModel:
         return centre, _scale(noise, self.typical_noise)
 
 
-def fit_short_term(history: pd.Series, *, horizon_ticks: int, lag_ticks: int = 0) -> ShortTermModel:
+def fit_short_term(history: pd.Series, *, horizon_ticks: int, lag_ticks: int = 0, weeks: int = 0) -> ShortTermModel:
     """Fit the model of the next `horizon_ticks` ticks on `history` (n_time,), demand per tick on a regular UTC index.
 
     log(1 + demand / floor) = daily profile + level, where the floor is one request or, below 20 a tick, 5 % of the
     mean, so that the unit of the demand does not matter; what the level does next is a ridge regression, one per
     horizon, on recent level differences and on what the same minutes did yesterday. Quantiles are split-conformal
     (Vovk et al., 2005): errors of the last 30 % of the history, divided by a recent noise scale. With less than 4 days
-    there is no profile and no yesterday, and `notes` says so. Raises TooShortError below 60 ticks.
+    there is no profile and no yesterday, and `notes` says so. weeks: also what the same minutes did at this time of the
+    week, the median of so many weeks before. Raises TooShortError below 60 ticks, SchemaError for weeks below zero or
+    without a daily profile.
 
     Example:
         >>> index = pd.date_range("2026-01-01", periods=600, freq="60s", tz="UTC")
@@ -147,25 +130,29 @@ def fit_short_term(history: pd.Series, *, horizon_ticks: int, lag_ticks: int = 0
         notes = (
             "the horizon is longer than a day, or the day no whole number of ticks: no daily profile, only the recent level",
         )
+    if weeks < 0 or (weeks and not seasonal):
+        raise SchemaError(f"fit_short_term: weeks is {weeks}; 0 or more, with a daily profile. {' '.join(notes)}".rstrip())
+    day = round(per_day)
+    seasons = ((day,), tuple(7 * day * w for w in range(1, weeks + 1)))[: 1 + (weeks > 0)] if seasonal else ()
     floor = min(1.0, FLOOR_FRAC * float(history.mean())) or 1.0
     largest = float(history.max())
     unit, history = f"{history.name} per {step:g} s", history / floor
     windows = _windows(step, len(history))
-    need = _reach(windows, step, lag_ticks, seasonal)
+    need = _reach(windows, lag_ticks, seasons)
     rows = np.arange(need, len(history) - horizon_ticks + 1)
     least = max(LEAST_ROWS, math.ceil((horizon_ticks + LEAST_FITTED + 1) / (1 - CALIBRATION_FRAC)))
     if len(rows) < least:
         enough = next(
             n
             for n in count(len(history) + 1)
-            if n >= _reach(_windows(step, n), step, lag_ticks, seasonal) + least + horizon_ticks
+            if n >= _reach(_windows(step, n), lag_ticks, seasons) + least + horizon_ticks
         )
         raise TooShortError(
             f"history: {len(history)} ticks of {step:g} s; at least {enough} are needed ({enough * step / 3600:.1f} hours)."
         )
     cut = rows[int(len(rows) * (1 - CALIBRATION_FRAC))]  # the profile, too, is fitted before the calibration slice
     profile = _fit_profile(history.iloc[:cut], step) if seasonal else np.zeros(max(1, round(per_day)))
-    features, base, noise = _features(history, profile, windows, horizon_ticks, lag_ticks, step, seasonal, rows)
+    features, base, noise = _features(history, profile, windows, horizon_ticks, lag_ticks, step, seasons, rows)
     residual = np.log1p(history.to_numpy(float)) - _season(history.index, profile, step, 0)
     target = residual[rows[:, None] + np.arange(horizon_ticks)] - base[:, None]
     early, late = rows < cut - horizon_ticks, rows >= cut
@@ -175,17 +162,17 @@ def fit_short_term(history: pd.Series, *, horizon_ticks: int, lag_ticks: int = 0
     log_errors = (target - np.einsum("nhf,hf->nh", features, coefficients))[late]
     errors = log_errors / _scale(noise[late], typical)[:, None]
     return ShortTermModel(
-        step, lag_ticks, profile, coefficients, errors, np.exp(log_errors).mean(axis=0), typical, seasonal, windows,
+        step, lag_ticks, profile, coefficients, errors, np.exp(log_errors).mean(axis=0), typical, seasons, windows,
         floor, largest, unit, notes,
     )  # fmt: skip
 
 
 def roll_daily(
-    demand: pd.Series, start: pd.Timestamp, *, train_days: float, horizon_ticks: int, lag_ticks: int = 0
+    demand: pd.Series, start: pd.Timestamp, *, train_days: float, horizon_ticks: int, lag_ticks: int = 0, weeks: int = 0
 ) -> RollingQuantiles:
     """Forecast every tick from `start` on, fitting anew each day on the `train_days` before it (all of it past data).
 
-    `demand` (n_time,) holds the past and the evaluated ticks. Raises TooShortError as `fit_short_term`.
+    `demand` (n_time,) holds the past and the evaluated ticks. weeks, errors: as `fit_short_term`.
     """
     step = float((demand.index[1] - demand.index[0]).total_seconds())
     pieces, day = [], start
@@ -193,7 +180,7 @@ def roll_daily(
         end = day + pd.Timedelta(days=1)
         known = day - pd.Timedelta(seconds=lag_ticks * step)  # the newest ticks have not arrived when the day begins
         past = demand[(demand.index >= known - pd.Timedelta(days=train_days)) & (demand.index < known)]
-        model = fit_short_term(past, horizon_ticks=horizon_ticks, lag_ticks=lag_ticks)
+        model = fit_short_term(past, horizon_ticks=horizon_ticks, lag_ticks=lag_ticks, weeks=weeks)
         pieces.append(model.roll(demand[(demand.index >= past.index[0]) & (demand.index < end)], day))
         day = end
     return RollingQuantiles(
@@ -207,9 +194,9 @@ def _windows(step: float, n_history: int) -> tuple[int, ...]:
     return tuple(sorted({min(max(1, round(m * 60 / step)), most) for m in WINDOW_MINUTES}))
 
 
-def _reach(windows: tuple[int, ...], step: float, lag: int, yesterday: bool) -> int:
+def _reach(windows: tuple[int, ...], lag: int, seasons: tuple[tuple[int, ...], ...]) -> int:
     """Ticks of past that the features of one row touch."""
-    return windows[-1] + lag + 2 + (round(DAY_SECONDS / step) if yesterday else 0)
+    return windows[-1] + lag + 2 + max((max(group) for group in seasons), default=0)
 
 
 def _slots(index: pd.DatetimeIndex, step: float, n_slots: int) -> np.ndarray:
@@ -243,7 +230,7 @@ def _fit_profile(history: pd.Series, step: float) -> np.ndarray:
 
 def _features(
     demand: pd.Series, profile: np.ndarray, windows: tuple[int, ...], horizon: int, lag: int, step: float,
-    yesterday: bool, rows: np.ndarray,
+    seasons: tuple[tuple[int, ...], ...], rows: np.ndarray,
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:  # fmt: skip
     """Features (n_row, horizon, n_feature), base level (n_row,) and recent noise (n_row,) of log demand; past only."""
     level = np.log1p(demand.to_numpy(float)) - _season(demand.index, profile, step, 0)
@@ -262,10 +249,9 @@ def _features(
         np.ones(len(rows)),
     ]
     features = np.repeat(np.stack(common, axis=-1)[:, None, :], horizon, axis=1)
-    if yesterday:
-        day = round(DAY_SECONDS / step)
-        then = level[(rows - day)[:, None] + np.arange(horizon)] - mean(end - day, windows[0])[:, None]
-        features = np.concatenate([features, then[..., None]], axis=-1)
+    for group in seasons:  # what the level did from the same minute on, a day or some weeks ago
+        then = [level[(rows - back)[:, None] + np.arange(horizon)] - mean(end - back, windows[0])[:, None] for back in group]
+        features = np.concatenate([features, np.median(then, axis=0)[..., None]], axis=-1)
     wide = windows[min(2, len(windows) - 1)]
     noise = (jumps[end] - jumps[end - wide]) / wide
     return features, base, noise

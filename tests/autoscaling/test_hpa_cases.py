@@ -1,10 +1,14 @@
 """The Kubernetes autoscaler and KEDA's ScaledJob against facts from their own tests and from their executed code.
 
 HPA_CASES names a folder with other cases of the same schema; by default the mirror's, BOOK_DATA/kubernetes-hpa.
+Where there is neither, a small set of our own runs, and the test session says so.
 """
 
 import json
 import os
+import re
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -39,9 +43,18 @@ from support.autoscaling.keda import ScaledJob, effective_max_scale
 from support.errors import SourceError
 
 FOLDER = os.environ.get("HPA_CASES") or os.environ.get("BOOK_DATA", "") + "/kubernetes-hpa"
-FILE = Path(FOLDER) / "cases.json"
 OWN = json.loads((Path(__file__).parent / "hpa_own_cases.json").read_text())["cases"]
-MIRROR = json.loads(FILE.read_text())["cases"] if FILE.exists() else []
+
+
+def cases_in(folder):
+    """(cases of the folder, nothing to say), or (none, what the test session says)."""
+    file = Path(folder) / "cases.json"
+    if file.exists():
+        return json.loads(file.read_text())["cases"], ""
+    return [], f"no {file}: only {len(OWN)} own cases ran, set HPA_CASES or BOOK_DATA for the whole set"
+
+
+MIRROR, SAID = cases_in(FOLDER)
 CASES = OWN + MIRROR
 PER_POD = {"ObjectPerPod": "Object", "ExternalPerPod": "External"}
 
@@ -272,12 +285,30 @@ def test_own_cases_cover_every_kind():
 
 
 def test_the_mirror_is_there():
-    if not FILE.exists():
-        pytest.skip(f"no {FILE}: only {len(OWN)} own cases ran, set HPA_CASES or BOOK_DATA for the whole set")
+    if SAID:
+        pytest.skip(SAID)
     assert len({case["id"] for case in MIRROR}) == len(MIRROR) > 0
 
 
-@pytest.mark.skipif("HPA_CASES" in os.environ or not FILE.exists(), reason="speaks of the mirror's set")
+def test_another_folder_is_read_and_an_empty_one_is_named(tmp_path):
+    found, said = cases_in(tmp_path)
+    assert found == [] and str(tmp_path) in said and f"only {len(OWN)} own cases ran" in said
+    (tmp_path / "cases.json").write_text(json.dumps({"cases": OWN[:3]}))
+    assert cases_in(tmp_path) == (OWN[:3], "")
+
+
+def test_without_the_mirror_the_own_cases_run_and_the_session_says_so(tmp_path):
+    command = [sys.executable, "-m", "pytest", "-q", "-rs", "-p", "no:cacheprovider", "-k", "test_case or mirror_is"]
+    run = subprocess.run(
+        [*command, __file__], env=os.environ | {"HPA_CASES": str(tmp_path), "COLUMNS": "400"},
+        cwd=Path(__file__).parents[2], capture_output=True, text=True,
+    )  # fmt: skip
+    assert run.returncode == 0, run.stdout
+    assert f"only {len(OWN)} own cases ran, set HPA_CASES or BOOK_DATA" in run.stdout
+    assert re.search(rf"\b{len(OWN)} passed, 1 skipped", run.stdout), run.stdout
+
+
+@pytest.mark.skipif("HPA_CASES" in os.environ or bool(SAID), reason="speaks of the mirror's set")
 def test_one_row_of_the_mirror_needs_the_older_rule():
     assert len(MIRROR) == 242
     assert [c["id"] for c in MIRROR if differences(c)] == ["reconcile/TestNoScaleDownOneMetricInvalid"]

@@ -17,7 +17,7 @@ from support.errors import SchemaError, TooShortError
 from support.forecasting import RollingQuantiles, roll_daily
 from support.forecasting.boosting import fit_boosting
 from support.forecasting.local_models import LOCAL_MODELS
-from support.forecasting.short_term import TICK_LEVELS
+from support.forecasting.rolling_quantiles import TICK_LEVELS
 
 HOUR = 3600
 DAY = 24

@@ -1,6 +1,7 @@
 """The rules of AWS: the worked examples of its user guide, its rounding, its alarms as a naive state machine."""
 
 import math
+from dataclasses import dataclass
 from fractions import Fraction
 
 import numpy as np
@@ -10,7 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from support.autoscaling import Environment, Observation, simulate
-from support.autoscaling.rules import StepScaling, TargetTracking, step_change
+from support.autoscaling.catalog import build_policy
+from support.autoscaling.rules import LargestOf, PausedThresholds, StepScaling, TargetTracking, step_change
 from support.errors import SchemaError
 
 GUIDE = StepScaling(  # the guide's table: unchanged between 40 % and 60 %, then 10 %, then 30 %
@@ -30,8 +32,7 @@ def seen(used, active, booting=0, draining=0, servers=None):
 
 
 def wanted(policy, *what, **more):
-    policy.prepare(WORLD, None)
-    _, desired, reason = policy.act(None, seen(*what, **more))
+    _, desired, reason = policy.act(policy.prepare(WORLD, None), seen(*what, **more))
     assert reason
     return desired
 
@@ -158,6 +159,83 @@ def test_whole_runs_against_a_state_machine(seed, lag):
             active, booting = ticks["servers"].iloc[t], ticks["booting"].iloc[t]
             draining = ticks["stopped"].iloc[max(t - world.drain_ticks + 2, 0) : t + 1].sum()
         assert changes > 10
+
+
+@dataclass(frozen=True)
+class Asks:
+    """Asks for `change` servers more at each tick, and counts its calls in its state."""
+
+    change: int
+    name: str = "asks"
+
+    def prepare(self, environment, forecast):
+        return 0
+
+    def act(self, state, seen):
+        return state + 1, seen.active + seen.booting + self.change, f"wants {self.change:+d}"
+
+
+@pytest.mark.parametrize(
+    ("changes", "expected"),
+    [
+        ((3, 20), 20), ((20, 3), 20), ((-2, -5), -2), ((4, -5), 4), ((-5, 4), 4),
+        ((0, -3), -3), ((-3, 0), -3), ((0, 0), 0), ((0, 2, -1), 2),  # who asks for nothing blocks nobody
+    ],
+)  # fmt: skip
+def test_the_largest_capacity_wins_among_those_who_ask(changes, expected):
+    policy = LargestOf(tuple(Asks(change, f"no {i}") for i, change in enumerate(changes)))
+    state, desired, reason = policy.act(policy.prepare(WORLD, None), seen(0.5, 10, booting=1))
+    assert desired == 11 + expected and state == (1,) * len(changes)  # each of them saw the tick
+    assert f"wants {expected:+d}" in reason
+    named = [i for i in range(len(changes)) if f"no {i}:" in reason]
+    assert named == ([changes.index(expected)] if expected else list(range(len(changes))))
+
+
+def test_the_largest_of_none_is_refused():
+    with pytest.raises(SchemaError, match="at least one policy"):
+        LargestOf(()).prepare(WORLD, None)
+
+
+def test_step_and_target_are_the_two_of_the_catalogue_at_once():
+    both = build_policy("step and target", WORLD, demand(1))
+    assert both.policies == tuple(build_policy(name, WORLD, demand(1)) for name in ("step scaling", "target tracking"))
+    out = np.full(5, 0.75)  # steps: 30 % beyond 0.6 + 0.1; target: 10 * 0.75 / 0.7
+    assert wanted(both, out, 10) == max(wanted(p, out, 10) for p in both.policies) == 13
+    low = np.full(5, 0.35)  # five minutes: the step goes in, target tracking is not ready and does not block
+    assert wanted(both, low, 10) == wanted(both.policies[0], low, 10) == 9 and wanted(both.policies[1], low, 10) == 10
+
+
+@pytest.mark.parametrize("seed", [1, 2, 3])
+def test_pauses_against_a_stopwatch(seed):
+    world = Environment(tick_seconds=60, service_rate_rps=1.0, boot_delay_ticks=3, max_servers=40)
+    policy = PausedThresholds(0.7, 0.4, 300.0, 600.0)
+    ticks = simulate(demand(seed), policy, world, initial_servers=5).ticks
+    last, moves = None, []
+    for t in range(1, len(ticks)):
+        used = ticks["utilization"].iloc[t - 1]
+        passed = math.inf if last is None else 60 * (t - last)
+        total = ticks["servers"].iloc[t - 1] + ticks["booting"].iloc[t - 1]
+        out, in_ = used > 0.7 and passed >= 300 and total < 40, used < 0.4 and passed >= 600 and total > 1
+        assert (ticks["started"].iloc[t], ticks["stopped"].iloc[t]) == (int(out), int(in_)), t
+        if out or in_:
+            moves.append(1 if out else -1)
+            last = t
+    assert {1, -1} == set(moves) and len(moves) > 10
+
+
+def test_a_step_that_the_world_refuses_starts_no_pause():
+    world = Environment(tick_seconds=60, service_rate_rps=1.0, boot_delay_ticks=0, max_servers=5, cooldown_ticks=4)
+    busy = demand(1) * 0 + 1000.0
+    started = simulate(busy, PausedThresholds(out_pause_seconds=180.0), world, initial_servers=3).ticks["started"]
+    assert np.flatnonzero(started).tolist() == [1, 6]  # asked again at 4 and 5, in the cooldown
+
+
+@pytest.mark.parametrize(
+    "changes", [{"low": 0.9}, {"high": 1.2}, {"out_pause_seconds": -1.0}, {"in_pause_seconds": -1.0}]
+)
+def test_what_paused_thresholds_refuse(changes):
+    with pytest.raises(SchemaError, match="pauses be 0 or more"):
+        PausedThresholds(**changes).prepare(WORLD, None)
 
 
 @pytest.mark.parametrize(

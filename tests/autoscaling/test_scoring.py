@@ -167,6 +167,27 @@ def test_elasticity_by_loop(target):
     assert got == {f"{name}_percent": pytest.approx(100 * value / 400) for name, value in sums.items()}
 
 
+def test_a_fleet_that_never_moves_is_as_unstable_as_demand_moves():
+    rng = np.random.default_rng(7)
+    need = rng.integers(0, 6, 200)
+    got = elasticity(simulate(trace(need * 60.0), Static(3), WORLD, initial_servers=3))
+    assert got["instability_percent"] == pytest.approx(100 * np.mean(need[1:] != need[:-1]))
+    assert got["jitter_per_minute"] == pytest.approx(
+        -sum(abs(int(a) - int(b)) for a, b in zip(need[1:], need[:-1], strict=True)) / 200
+    )
+    assert got["under_time_percent"] + got["over_time_percent"] == pytest.approx(100 * np.mean(need != 3))
+
+
+def test_elasticity_of_twice_the_fleet_for_twice_the_demand_is_the_same_but_for_the_jitter():
+    rng = np.random.default_rng(11)
+    need, have = rng.integers(1, 9, 120), rng.integers(1, 9, 120)
+    one, two = (simulate(trace(k * need * 60.0), Static(1), WORLD) for k in (1, 2))
+    one.ticks["servers"], two.ticks["servers"] = have, 2 * have
+    first, second = elasticity(one), elasticity(two)
+    assert second.pop("jitter_per_minute") == pytest.approx(2 * first.pop("jitter_per_minute"))
+    assert second == pytest.approx(first)
+
+
 def test_a_fleet_that_is_the_demand_is_perfectly_elastic():
     demand = trace(np.random.default_rng(1).integers(1, 9, 50) * 60.0)
     run = simulate(demand, Static(1), WORLD)

@@ -184,6 +184,40 @@ def test_without_a_twin_the_chapter_runs_as_it_is_written_and_nothing_is_judged(
     assert "appserver-traffic:hourly cannot be had" in capsys.readouterr().out
 
 
+def test_a_second_trace_without_a_twin_drops_only_what_is_given_for_it(house, monkeypatch, capsys):
+    named = ("source", "llm_source", "llm_days", "stress_days")
+    lines = "\n".join(f'{name}: str = "synthetic"  # anything' for name in named)
+    house.source.write_text(CHAPTER.replace("n: int = 2  # count", f"n: int = 2  # count\n{lines}"))
+    nbformat.write(to_notebook(house.source), house.notebook)
+    (house.root / "book/publication.yml").write_text(
+        "01_tiny: {llm_source: azure-llm-2023, llm_days: 1, n: 3, source: worldcup98, stress_days: 2}"
+    )
+    there = {"worldcup98"}
+    monkeypatch.setattr(execution, "trace_available", lambda source: source in there)
+    sizes = {"n": 3, "stress_days": 2, "profile": "explore"}
+    assert execution.given_parameters(house, "publication") == sizes | {"source": "worldcup98"}
+    assert "azure-llm-2023 cannot be had" in capsys.readouterr().out
+    there.clear()
+    assert execution.given_parameters(house, "publication") == sizes | {"source": "synthetic:worldcup98"}
+    there |= {"worldcup98", "azure-llm-2023"}
+    whole = sizes | {"source": "worldcup98", "llm_source": "azure-llm-2023", "llm_days": 1, "profile": "publication"}
+    assert execution.given_parameters(house, "publication") == whole
+
+
+def test_a_first_trace_without_a_twin_leaves_the_second_what_is_given_for_it(house, monkeypatch):
+    lines = "\n".join(f'{name}: str = "synthetic"  # anything' for name in ("source", "llm_source", "llm_days"))
+    house.source.write_text(CHAPTER.replace("n: int = 2  # count", f"n: int = 2  # count\n{lines}"))
+    nbformat.write(to_notebook(house.source), house.notebook)
+    (house.root / "book/publication.yml").write_text(
+        "01_tiny: {source: bitbrains-faststorage, n: 3, llm_source: azure-llm-2023, llm_days: 1}"
+    )
+    monkeypatch.setattr(execution, "trace_available", lambda source: source == "azure-llm-2023")
+    kept = {"llm_source": "azure-llm-2023", "llm_days": 1, "profile": "explore"}
+    assert execution.given_parameters(house, "publication") == kept
+    monkeypatch.setattr(execution, "trace_available", lambda source: False)
+    assert execution.given_parameters(house, "publication") == {"profile": "explore"}
+
+
 @pytest.mark.parametrize(
     ("output", "told"),
     [

@@ -205,3 +205,65 @@ def test_a_forecast_follows_a_demand_that_has_outgrown_the_history():
     middle = rolled.at(0.5)[:, 0]
     assert (middle[-80:] > 0.5 * grown.iloc[-80:].to_numpy()).mean() > 0.95
     assert rolled.quantiles[:44].max() <= 2 * calm.max()
+
+
+def weekly(days=40, step=1800, seed=4):
+    """Half the demand on Saturdays and Sundays from 8 to 20 h, and none of that on other days."""
+    demand = series(days, step=step, seed=seed, sd=0.05)
+    office = (demand.index.dayofweek >= 5) & (demand.index.hour >= 8) & (demand.index.hour < 20)
+    return demand.where(~office, demand / 2)
+
+
+@pytest.mark.parametrize("weeks", [1, 2])
+@pytest.mark.parametrize("lag", [0, 2])
+@pytest.mark.parametrize("cut", [0, 1, 47, 48, 49, 336, 400])
+def test_no_leak_through_the_weeks(weeks, lag, cut):
+    demand = weekly()
+    start = demand.index[30 * 48]
+    shocked = demand.copy()
+    shocked.iloc[30 * 48 + cut :] = np.random.default_rng(cut).uniform(0, 1e5, 10 * 48 - cut)
+    options = {"train_days": 28, "horizon_ticks": 3, "lag_ticks": lag, "weeks": weeks}
+    one, two = (roll_daily(s, start, **options) for s in (demand, shocked))
+    same(one, two, cut + lag + 1)
+    assert (one.mean[cut + lag + 1] != two.mean[cut + lag + 1]).any()
+
+
+def test_weeks_see_saturday_morning_coming():
+    """At 8 h on a Saturday demand halves: the day before says nothing of it, the week before all."""
+    demand = weekly()
+    start = demand.index[30 * 48]
+    at = (demand[start:].index.dayofweek == 5) & (demand[start:].index.hour == 8) & (demand[start:].index.minute == 0)
+    came = demand[start:].to_numpy()[at]
+    errors = {}
+    for weeks in (0, 1, 3):
+        rolled = roll_daily(demand, start, train_days=30, horizon_ticks=2, weeks=weeks)
+        errors[weeks] = np.abs(rolled.at(0.5)[at, 0] / came - 1).mean()
+    assert errors[0] > 0.5 and max(errors[1], errors[3]) < 0.3
+
+
+def test_the_median_of_three_weeks_forgives_one():
+    """A week before the judged Saturday there was one without its fall: it misleads alone, and not among three."""
+    demand, clean = weekly(97), series(97, step=1800, seed=4, sd=0.05)
+    demand.iloc[89 * 48 : 90 * 48] = clean.iloc[89 * 48 : 90 * 48]
+    start = demand.index[96 * 48]  # a Saturday: the series begins on a Monday
+    came = demand[start:].to_numpy()[16]  # 8 h
+    one, three = (
+        roll_daily(demand, start, train_days=90, horizon_ticks=2, weeks=weeks).at(0.5)[16, 0] / came - 1 for weeks in (1, 3)
+    )
+    assert start.dayofweek == 5 and demand.index[89 * 48].dayofweek == 5
+    assert one > 0.5 and abs(three) < 0.3
+
+
+@pytest.mark.parametrize(("days", "weeks", "match"), [(9, -1, "weeks is -1"), (3, 1, "shorter than four days")])
+def test_weeks_that_cannot_be_are_refused(days, weeks, match):
+    with pytest.raises(SchemaError, match=match):
+        fit_short_term(series(days), horizon_ticks=3, weeks=weeks)
+
+
+def test_weeks_longer_than_the_history_say_how_much_is_needed():
+    demand = series(30)
+    with pytest.raises(TooShortError) as caught:
+        fit_short_term(demand.iloc[: 10 * 144], horizon_ticks=3, weeks=2)
+    need = int(str(caught.value).split("at least ")[1].split()[0])
+    assert 14 * 144 < need < 15 * 144
+    fit_short_term(demand.iloc[:need], horizon_ticks=3, weeks=2)
