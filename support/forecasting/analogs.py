@@ -15,7 +15,8 @@ from scipy.stats import norm, rankdata
 
 __all__ = ["AnalogExpert", "Expert", "LevelExpert", "NaiveExpert", "short_cycle"]
 
-# Chosen on series and times outside the benchmark's windows; rates are per step, distances in normal scores.
+# Chosen on series and times outside the windows of the benchmark's `SETS`; that there is an expert for shifts of level
+# was decided after they had been looked at. Rates are per step, distances in normal scores.
 RATES, IMPORTANCE = (1.0, 0.3, 0.1, 0.03, 0.01), (2.0, 1.5, 1.0, 0.7, 0.5)
 BANDWIDTH = 0.7
 SEASON_WEIGHT, CYCLE_WEIGHT = 1.0, 8.0  # of the distance on the circle of the season, and more by how far it repeats

@@ -1,6 +1,6 @@
 """Features of one long array of series as arrays: lags, rolling and weighted statistics, seasons, anomaly flags.
 
-Row i knows `values[: i + 1]` of its own series and nothing else. Every feature has a bounded memory, so the row of a
+Row i knows `values[: i + 1]` of its own series and nothing else. Every feature here has a bounded memory, so the row of a
 window's end is the same whether the window is cut out or not. Windows are merged from halves (a tree of sums), so the
 cost grows with the logarithm of their width, and no rounding is carried from one window, or one series, to the next.
 """
@@ -20,6 +20,7 @@ __all__ = ["GROUPS", "FeaturePlan", "ahead_columns", "over", "past_columns", "ro
 Columns = dict[str, np.ndarray]
 GROUPS = (
     "calendar", "lags", "rolling", "ewm", "differences", "changes", "seasons", "anomaly", "covariates", "interactions",
+    "age", "cumulative", "metadata",
 )  # fmt: skip
 LAGS = (0, 1, 2, 3, 6, 12, 24, 72)  # steps before the cut-off; the last four are ScaleIQ's
 WINDOWS = (3, 6, 12, 24, 72)  # steps
@@ -68,7 +69,10 @@ class FeaturePlan:
 
     @property
     def memory(self) -> int:
-        """Newest values that a row depends on; with fewer, some of its columns are NaN."""
+        """Newest values that a row depends on, but for age and cumulative, which know the whole past of their series.
+
+        With fewer, some of its columns are NaN.
+        """
         needs = [need for name in _NEEDS for need in self._needs(name).values()]
         return max([1, *needs, *([2 * Z_WINDOW] if "anomaly" in self.groups else [])])
 

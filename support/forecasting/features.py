@@ -32,7 +32,7 @@ TARGET = "value"  # name of the only column of a panel that comes as series
 
 def features(
     panel: Panel, plan: FeaturePlan = DEFAULT_PLAN, *, target: str | None = None, ahead: int | Sequence[int] = 1,
-    country: str = "US", timezone: str = "UTC",
+    country: str = "US", timezone: str = "UTC", metadata: pd.DataFrame | None = None,
 ) -> pd.DataFrame:  # fmt: skip
     """Features of every cut-off of every series, one row a (series, cutoff, h); h is the step ahead that is forecast.
 
@@ -40,8 +40,11 @@ def features(
     target by name. target: its column, if there are several. ahead: steps, each at least 1. country, timezone: of the
     holidays and the hours. Groups of `plan`: calendar of the time forecast; lags, rolling, ewm, differences, changes,
     seasons and anomaly of the target; covariates (the other columns at the cut-off); interactions (those whose columns
-    there are). The rows of the newest cut-offs are forecasts to be; columns are NaN where a series is still too short.
-    Raises SchemaError for an index or a column that is not as said, or a step that is uneven.
+    there are); age (days since the series began) and cumulative (sum of the target since then, missing values left
+    out); metadata (what `metadata` says of a series, one row each by its name, such as region, unit and criticality:
+    numbers as they are, everything else as a column for each of its values, all those of a categorical one).
+    The rows of the newest cut-offs are forecasts to be; columns are NaN where a series is still too short.
+    Raises SchemaError for an index or a column that is not as said, a step that is uneven, or a series without metadata.
 
     Example:
         >>> index = pd.date_range("2026-01-01", periods=48, freq="1h", tz="UTC")
@@ -60,6 +63,12 @@ def features(
         known |= _covariates(frame.drop(columns=target), position)
     if "interactions" in plan.groups:
         known |= _interactions(frame, target, position)
+    if "age" in plan.groups:
+        known["age_days"] = position * (_step(frame.index) / pd.Timedelta(days=1))
+    if "cumulative" in plan.groups:
+        known["cumulative"] = frame[target].groupby(frame.index.codes[0]).cumsum().to_numpy(float)
+    if "metadata" in plan.groups and metadata is not None:
+        known |= _metadata(frame.index, metadata)
     every = np.arange(len(frame))
     rows, h = np.tile(every, len(steps)), np.repeat(steps, len(frame))
     columns = {name: np.tile(column, len(steps)) if len(steps) > 1 else column for name, column in known.items()}
@@ -210,6 +219,18 @@ def _covariates(frame: pd.DataFrame, position: np.ndarray) -> dict[str, np.ndarr
         out |= {f"{name}_now": values, f"{name}_change": values - lagged(values, position, 1)}
         out[f"{name}_mean"] = rolled(values, position, [SHORT])[SHORT]["mean"]
     return out
+
+
+def _metadata(index: pd.MultiIndex, metadata: pd.DataFrame) -> dict[str, np.ndarray]:
+    """What is known of each series, repeated over its rows: numbers, and a 0 or 1 for each value of the rest."""
+    table = metadata.set_axis(metadata.index.astype(str))
+    names = index.levels[0].astype(str)
+    lacking = [name for name in names if name not in table.index]
+    if lacking or table.index.has_duplicates:
+        raise SchemaError(f"features: metadata need one row a series; they lack or repeat {lacking[:5] or 'some'}.")
+    words = [c for c in table if not pd.api.types.is_numeric_dtype(table[c]) or table[c].dtype == bool]
+    coded = pd.get_dummies(table, columns=words, dtype=float).reindex(names)
+    return {str(name): coded[name].to_numpy(float)[index.codes[0]] for name in coded}
 
 
 def _interactions(frame: pd.DataFrame, target: str, position: np.ndarray) -> dict[str, np.ndarray]:

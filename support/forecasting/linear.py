@@ -1,5 +1,5 @@
 """Global direct linear forecasters in closed form: ridge, and RVFL (random tanh nodes beside the direct links), also
-deep and as an ensemble.
+deep, as an ensemble, and with nodes on the oscillations that each window is made of.
 
 One model for all series and one coefficient vector per step of the horizon, fitted on windows of every series on the
 scale asinh((x - median) / mean absolute deviation) of each window's own context. Quantiles are the point plus quantiles
@@ -14,13 +14,15 @@ from itertools import product
 
 import numpy as np
 
-from support.errors import TooShortError
+from support.errors import SchemaError, TooShortError
+from support.forecasting.emd import decompose
 from support.forecasting.metrics import pinball
 from support.forecasting.windows import Windows, location_scale, training_windows
 
 __all__ = [
     "RVFLEnsemble",
     "fit_deep_rvfl",
+    "fit_emd_rvfl",
     "fit_ridge",
     "fit_rvfl",
     "fit_rvfl_ensemble",
@@ -33,6 +35,7 @@ JUDGED_EVERY = 4  # of the late windows, every fourth is judged: neighbours tell
 RVFL_NODES = 500  # about as many as direct links, for two days of 5 minutes
 DEEP_NODES, DEEP_LAYERS = 200, 3  # nodes of each layer
 ENSEMBLE_MEMBERS = 5
+EMD_MODES = 3  # and the remainder
 BLOCK_WINDOWS = 512  # judged together, to bound memory
 
 
@@ -44,7 +47,7 @@ class LinearForecast:
     random weights, the last row the biases, with no columns for plain ridge. deeper: the same of further layers, each of
     which sees the inputs and the layer before, (n_input + 1, n_node). errors: residual quantiles (horizon,
     n_level) by series, "" for a series that was not in the training panel. penalty, own_share, widening: what the
-    validation slice chose.
+    validation slice chose. n_modes: oscillations of the context that `hidden` is of, above one another, 0 for itself.
     """
 
     context: int
@@ -56,6 +59,7 @@ class LinearForecast:
     own_share: float
     widening: float
     deeper: tuple[np.ndarray, ...] = ()
+    n_modes: int = 0
 
     def predict(self, contexts: Mapping[str, np.ndarray], *, rng: np.random.Generator) -> dict[str, np.ndarray]:
         """Quantiles (horizon, n_level) by series, in its unit, from the last `context` values of each of `contexts`.
@@ -67,7 +71,7 @@ class LinearForecast:
                 raise TooShortError(f"{name}: {len(values)} values; the model was fitted on {self.context}. Give more.")
         inputs = np.stack([np.asarray(v, dtype=float)[-self.context :] for v in contexts.values()])
         centre, scale = location_scale(inputs)
-        features = _features(np.arcsinh((inputs - centre) / scale), self.hidden, self.deeper)
+        features = _features(np.arcsinh((inputs - centre) / scale), self.hidden, self.deeper, self.n_modes)
         point = features @ self.coefficients + self.intercept
         return {
             name: np.sinh(point[k][:, None] + self.errors.get(name, self.errors[""])) * scale[k] + centre[k]
@@ -124,6 +128,26 @@ def fit_deep_rvfl(
     return _fit(train, _random(context, n_nodes, rng), context, horizon, levels, deeper)
 
 
+def fit_emd_rvfl(
+    train: Mapping[str, np.ndarray], *, context: int, horizon: int, season: int, levels: np.ndarray,
+    rng: np.random.Generator, n_nodes: int = RVFL_NODES, n_modes: int = EMD_MODES,
+) -> LinearForecast:  # fmt: skip
+    """As `fit_rvfl`, each node seeing one of the `n_modes` oscillations of the window's context, or the remainder.
+
+    Each window is decomposed by itself, before its cut-off: a series decomposed as a whole would tell its future.
+    Raises SchemaError with no mode or fewer nodes than parts, and what `fit_rvfl` raises. Source: Qiu, Suganthan and
+    Amaratunga (2018), Knowledge-Based Systems 145, with one ridge for all modes.
+    """
+    n_parts = n_modes + 1
+    if n_modes < 1 or n_nodes < n_parts:
+        raise SchemaError(f"RVFL: {n_modes} modes and {n_nodes} nodes; at least 1 mode, and a node for each part.")
+    hidden = np.zeros((n_parts * context + 1, n_nodes))
+    for part, own in enumerate(np.array_split(np.arange(n_nodes), n_parts)):
+        weights = _random(context, len(own), rng)
+        hidden[part * context : (part + 1) * context, own], hidden[-1, own] = weights[:-1], weights[-1]
+    return _fit(train, hidden, context, horizon, levels, n_modes=n_modes)
+
+
 @dataclass(frozen=True)
 class RVFLEnsemble:
     """RVFL nets that differ by their random weights; its quantiles are the means of theirs."""
@@ -152,8 +176,11 @@ def _random(n_input: int, n_nodes: int, rng: np.random.Generator) -> np.ndarray:
     return np.vstack([rng.normal(size=(n_input, n_nodes)) / np.sqrt(n_input), rng.uniform(-1, 1, (1, n_nodes))])
 
 
-def _features(inputs: np.ndarray, hidden: np.ndarray, deeper: tuple[np.ndarray, ...] = ()) -> np.ndarray:
-    layers = [np.tanh(inputs @ hidden[:-1] + hidden[-1])]
+def _features(
+    inputs: np.ndarray, hidden: np.ndarray, deeper: tuple[np.ndarray, ...] = (), n_modes: int = 0
+) -> np.ndarray:
+    seen = decompose(inputs, n_modes).reshape(len(inputs), -1) if n_modes else inputs
+    layers = [np.tanh(seen @ hidden[:-1] + hidden[-1])]
     for weights in deeper:
         layers.append(np.tanh(np.hstack([inputs, layers[-1]]) @ weights[:-1] + weights[-1]))
     return np.hstack([inputs, *layers])
@@ -177,10 +204,10 @@ class _Ridge:
 
 def _fit(
     train: Mapping[str, np.ndarray], hidden: np.ndarray, context: int, horizon: int, levels: np.ndarray,
-    deeper: tuple[np.ndarray, ...] = (),
+    deeper: tuple[np.ndarray, ...] = (), n_modes: int = 0,
 ) -> LinearForecast:  # fmt: skip
     windows = training_windows(train, context, horizon)
-    features = _features(windows.inputs, hidden, deeper)
+    features = _features(windows.inputs, hidden, deeper, n_modes)
     penalty, own_share, widening = _choose(windows, features, horizon, levels)
     coefficients, intercept = _Ridge(features, windows.targets).solve(penalty)
     residuals = windows.targets - features @ coefficients - intercept
@@ -188,7 +215,7 @@ def _fit(
     names = [*train, ""]
     return LinearForecast(
         context, hidden, coefficients, intercept, dict(zip(names, errors, strict=True)), penalty, own_share, widening,
-        deeper,
+        deeper, n_modes,
     )  # fmt: skip
 
 

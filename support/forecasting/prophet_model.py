@@ -1,4 +1,4 @@
-"""Prophet: a trend with changepoints, harmonics of the day and the week, holidays; sample paths turned into quantiles.
+"""Prophet: a trend with changepoints, harmonics of hour, day, week and year, holidays; sample paths turned into quantiles.
 
 Its chatter is silenced and its global random state is set for the call and put back.
 """
@@ -9,11 +9,12 @@ import contextlib
 import logging
 import warnings
 from collections.abc import Iterator
+from typing import Literal
 
 import numpy as np
 import pandas as pd
 
-from support.errors import TooShortError
+from support.errors import SchemaError, TooShortError
 from support.forecasting.covariates import KnownCovariates
 from support.telemetry.calendars import holiday_dates
 
@@ -25,7 +26,9 @@ __all__ = ["prophet"]
 DAILY_PAIRS, WEEKLY_PAIRS = 10, 3  # of sine and cosine; the second is Prophet's own default
 CHANGEPOINT_SCALE = 0.05  # prior scale of the changes of slope, in units of the largest value; Prophet's own default
 N_DRAWS = 500
-DAY = pd.Timedelta(days=1)
+DAY, HOUR = pd.Timedelta(days=1), pd.Timedelta(hours=1)
+YEAR_DAYS = 365.25
+MODES = ("additive", "multiplicative")
 WEEKLY_FROM_DAYS = 14  # of context, for a weekly season
 START = pd.Timestamp("2024-01-01")  # a Monday, where the context has no dates
 
@@ -33,15 +36,24 @@ START = pd.Timestamp("2024-01-01")  # a Monday, where the context has no dates
 def prophet(
     context: np.ndarray, horizon: int, season: int, levels: np.ndarray, rng: np.random.Generator, *,
     known: KnownCovariates | None = None, country: str = "", changepoint_scale: float = CHANGEPOINT_SCALE,
-    n_draws: int = N_DRAWS,
+    n_draws: int = N_DRAWS, yearly_pairs: int = 0, hourly_pairs: int = 0,
+    mode: Literal["additive", "multiplicative"] = "additive",
 ) -> np.ndarray:  # fmt: skip
     """Quantiles (horizon, n_level) of `n_draws` predictive paths; `season` is the number of steps in a day.
 
     The week is used from two weeks of context on. `known` gives the dates and covariates; without it the context is
-    taken to begin on a Monday. country: ISO code; each public holiday is a day with one common effect. Raises
-    TooShortError with fewer than two values, ValueError if Stan's optimiser fails.
+    taken to begin on a Monday. country: ISO code; each public holiday is a day with one common effect. yearly_pairs,
+    hourly_pairs: of sine and cosine of the year (of little use with less than a year of context) and of the hour, at
+    most as many as its steps can tell apart; 0 leaves the season out. mode: whether seasons, holidays and covariates
+    are added to the trend or are shares of it, "additive" or "multiplicative". Raises TooShortError with fewer than two
+    values, SchemaError for another mode or an hour of fewer than 3 steps, ValueError if Stan's optimiser fails.
     Source: Taylor and Letham (2018), The American Statistician 72.
     """
+    if mode not in MODES or min(yearly_pairs, hourly_pairs) < 0:
+        raise SchemaError(
+            f"prophet: mode {mode!r} with {yearly_pairs} and {hourly_pairs} pairs; modes are {', '.join(MODES)}, and "
+            "pairs at least 0."
+        )
     n = len(context)
     if n < 2:
         raise TooShortError(f"context: {n} values; at least 2 are needed.")
@@ -51,11 +63,16 @@ def prophet(
     model = Prophet(
         daily_seasonality=False, weekly_seasonality=False, yearly_seasonality=False, uncertainty_samples=n_draws,
         changepoint_prior_scale=changepoint_scale, holidays=_holidays(country, frame["ds"]) if country else None,
+        seasonality_mode=mode,
     )  # fmt: skip
+    if hourly_pairs:
+        model.add_seasonality("hourly", period=HOUR / DAY, fourier_order=min(hourly_pairs, _most_pairs(HOUR / step)))
     if season > 1:
         model.add_seasonality("daily", period=1, fourier_order=min(DAILY_PAIRS, max(1, (season - 1) // 2)))
-        if n * step >= WEEKLY_FROM_DAYS * DAY:
-            model.add_seasonality("weekly", period=7, fourier_order=WEEKLY_PAIRS)
+    if n * step >= WEEKLY_FROM_DAYS * DAY and (season > 1 or (known is not None and step <= DAY)):
+        model.add_seasonality("weekly", period=7, fourier_order=WEEKLY_PAIRS)
+    if yearly_pairs:
+        model.add_seasonality("yearly", period=YEAR_DAYS, fourier_order=yearly_pairs)
     if known is not None:
         seen, ahead = known.matrices(horizon, season=season)
         for column in range(seen.shape[1]):
@@ -68,6 +85,14 @@ def prophet(
             raise ValueError(f"prophet: {' '.join(str(error).split())}") from error
         paths = model.predictive_samples(frame[n:].reset_index(drop=True))["yhat"]
     return np.quantile(paths, levels, axis=1).T
+
+
+def _most_pairs(steps: float) -> int:
+    """Pairs that an hour of so many steps can tell apart."""
+    pairs = int((np.ceil(steps) - 1) // 2)
+    if pairs < 1:
+        raise SchemaError(f"prophet: an hour has {steps:g} steps; its season needs at least 3. Set hourly_pairs to 0.")
+    return pairs
 
 
 def _holidays(country: str, dates: pd.Series) -> pd.DataFrame:

@@ -27,7 +27,8 @@ NEWEST_VALUES = 2016  # of the past that are used: a week of 5 minutes
 COST_SECONDS = {MIXTURE: 0.45, ANALOGS: 0.12, LEVEL: 0.03}
 LEVEL_RATES, NAIVE_SHARE = (0.2, 0.5), 0.75  # where the past is short
 FEWER_RATES, FEWER_IMPORTANCE = (0.5, 0.1, 0.02), (2.0, 1.0, 0.5)
-# How experts are weighed on the past: all chosen on series and times outside the benchmark's windows
+# How experts are weighed on the past: chosen on series and times outside the windows of the benchmark's `SETS`, but for
+# one prior, and the shares for a short past above, which were kept after those windows had been looked at
 ORIGINS_PER_SEASON, FIRST_ORIGIN_FRAC, MOST_ORIGINS = 4, 0.25, 12
 N_JUDGED_STEPS, SHORT_SEASONS = 10, 1 / 6  # steps at which they are judged; up to a sixth of a season is short
 TEMPERATURE = 0.3  # a loss 30 % higher than the best's costs a factor of e

@@ -14,7 +14,7 @@ from support.errors import SchemaError
 from support.forecasting.metrics import coverage, pinball, seasonal_scale
 from support.forecasting.quantile_frame import ModelForecasts, arrays_of
 
-__all__ = ["aggregate", "relative_loss", "series_scores"]
+__all__ = ["aggregate", "loss_ratios", "relative_loss", "series_scores", "window_losses"]
 
 DECILES = np.arange(1, 10) / 10
 COVERED = (0.5, 0.9, 0.95)  # probabilities of the central intervals
@@ -83,16 +83,14 @@ def aggregate(scores: pd.DataFrame) -> pd.DataFrame:
 
 
 def relative_loss(
-    scores: pd.DataFrame,
-    *,
-    baseline: str,
-    rng: np.random.Generator,
-    metric: str = "sql",
-    n_draws: int = BOOTSTRAP_DRAWS,
-) -> pd.DataFrame:
+    scores: pd.DataFrame, *, baseline: str, rng: np.random.Generator, metric: str = "sql",
+    n_draws: int = BOOTSTRAP_DRAWS, by_window: pd.DataFrame | None = None,
+) -> pd.DataFrame:  # fmt: skip
     """relSQL by model: geometric mean over series of `metric` / the baseline's, ratios clipped to [0.01, 100].
 
-    Columns rel_<metric>, lower, upper: the 95 % percentile bootstrap over series, the same draws for all models.
+    Columns rel_<metric>, lower, upper: the 95 % percentile bootstrap over series, the same draws for all models; worst:
+    the highest ratio of a single series. One series has no spread over series: its interval is over its windows, from
+    `by_window` (as `window_losses` gives it, of the same metric), and NaN without it.
     Raises SchemaError if the baseline is not among the models or a model lacks series.
     Source: Efron and Tibshirani (1993), chapter 13.
 
@@ -100,8 +98,33 @@ def relative_loss(
         >>> index = pd.MultiIndex.from_product([["base", "m"], ["a", "b"]], names=["model", "unique_id"])
         >>> table = relative_loss(pd.DataFrame({"sql": [1.0, 1.0, 0.5, 2.0]}, index), baseline="base",
         ...                       rng=np.random.default_rng(0))
-        >>> [round(float(x), 6) for x in table["rel_sql"]]
-        [1.0, 1.0]
+        >>> [round(float(x), 6) for x in table["rel_sql"]], table["worst"].tolist()
+        ([1.0, 1.0], [1.0, 2.0])
+    """
+    ratio = loss_ratios(scores, baseline=baseline, metric=metric).clip(*RATIO_BOUNDS)
+    logs = np.log(ratio.to_numpy())
+    if ratio.shape[1] > 1:
+        drawn = rng.integers(0, logs.shape[1], (n_draws, logs.shape[1]))
+        means = np.exp(logs[:, drawn].mean(axis=2))
+    elif by_window is not None:
+        losses = by_window.xs(ratio.columns[0], level="unique_id").reindex(ratio.index).to_numpy()
+        drawn = rng.integers(0, losses.shape[1], (n_draws, losses.shape[1]))
+        sums = losses[:, drawn].sum(axis=2)
+        means = np.clip(_ratio(sums, sums[ratio.index.get_loc(baseline)]), *RATIO_BOUNDS)
+    else:
+        means = np.full((len(ratio), 1), np.nan)
+    lower, upper = np.quantile(means, [0.025, 0.975], axis=1)
+    found = {f"rel_{metric}": np.exp(logs.mean(axis=1)), "lower": lower, "upper": upper, "worst": ratio.max(axis=1)}
+    return pd.DataFrame(found, index=ratio.index)
+
+
+def loss_ratios(scores: pd.DataFrame, *, baseline: str, metric: str = "sql") -> pd.DataFrame:
+    """`metric` of each model over the baseline's, (model, series), not clipped; 0 / 0 is 1. Raises as `relative_loss`.
+
+    Example:
+        >>> index = pd.MultiIndex.from_product([["base", "m"], ["a", "b"]], names=["model", "unique_id"])
+        >>> loss_ratios(pd.DataFrame({"sql": [1.0, 4.0, 0.5, 2.0]}, index), baseline="base").loc["m"].tolist()
+        [0.5, 0.5]
     """
     wide = scores[metric].unstack("unique_id").reindex(scores.index.unique("model"))
     if baseline not in wide.index:
@@ -109,13 +132,29 @@ def relative_loss(
     if wide.isna().to_numpy().any():
         lacking = wide.index[wide.isna().any(axis=1)].tolist()
         raise SchemaError(f"scores: {metric} of {lacking} is missing for some series. Score the same series for all.")
-    base, own = wide.loc[baseline].to_numpy(), wide.to_numpy()
-    ratio = np.divide(own, base, out=np.where(own > 0, np.inf, 1.0), where=base > 0)
-    logs = np.log(np.clip(ratio, *RATIO_BOUNDS))
-    drawn = rng.integers(0, logs.shape[1], (n_draws, logs.shape[1]))
-    means = np.exp(logs[:, drawn].mean(axis=2))
-    lower, upper = np.quantile(means, [0.025, 0.975], axis=1)
-    return pd.DataFrame({f"rel_{metric}": np.exp(logs.mean(axis=1)), "lower": lower, "upper": upper}, index=wide.index)
+    found = _ratio(wide.to_numpy(), wide.loc[baseline].to_numpy())
+    return pd.DataFrame(found, index=wide.index, columns=wide.columns)
+
+
+def window_losses(frame: pd.DataFrame) -> pd.DataFrame:
+    """Mean decile loss by (model, unique_id), a column a window, in the unit of the series: SQL before its scale.
+
+    frame: a quantile frame with the deciles. Raises SchemaError where one is missing.
+    """
+    rows: dict[tuple[str, str], np.ndarray] = {}
+    for model in frame["model"].unique():
+        forecasts = arrays_of(frame, model)
+        deciles = [_place(forecasts.levels, level) for level in DECILES]
+        loss = 2 * pinball(forecasts.observed, forecasts.quantiles, forecasts.levels)[..., deciles].mean(axis=(2, 3))
+        rows |= {(model, name): loss[position] for position, name in enumerate(forecasts.series)}
+    table = pd.DataFrame.from_dict(rows, orient="index")
+    table.index = pd.MultiIndex.from_tuples(list(rows), names=["model", "unique_id"])
+    return table
+
+
+def _ratio(own: np.ndarray, base: np.ndarray) -> np.ndarray:
+    """own / base, infinite over nothing, and 1 for nothing over nothing."""
+    return np.divide(own, base, out=np.where(own > 0, np.inf, 1.0), where=base > 0)
 
 
 def _past(series: pd.Series, cutoffs: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -20,6 +20,10 @@ from support.forecasting.features import calendar_columns, clean, features, targ
 
 SEASON = 24
 PLAN = FeaturePlan(seasons=(SEASON,))
+METADATA = pd.DataFrame(
+    {"region": ["eu-west-1", "us-east-1", "eu-west-1"], "critical": [True, False, True], "memory_gib": [4.0, 8.0, 2.0]},
+    index=["s1", "s0", "another"],
+)
 METRICS = ("requests", "processed", "queue_length", "cpu_utilization", "memory_utilization")
 
 
@@ -38,13 +42,13 @@ def one_series(n=400, seed=0):
 
 
 def test_more_than_fifty_features_and_every_group():
-    table = features(panel_of(), PLAN, target="requests")
+    table = features(panel_of(), PLAN, target="requests", metadata=METADATA)
     assert table.shape[1] >= 50 and len(set(table)) == table.shape[1]
     alone = features(panel_of(metrics=("requests",)), PLAN)
     assert alone.shape[1] >= 50
     for group in GROUPS:
         without = features(panel_of(), FeaturePlan(seasons=(SEASON,), groups=tuple(g for g in GROUPS if g != group)),
-                           target="requests")  # fmt: skip
+                           target="requests", metadata=METADATA)  # fmt: skip
         assert without.shape[1] < table.shape[1], group
     assert table.iloc[300].notna().all() and not np.isinf(table.to_numpy()).any()
     rows = table.iloc[100:300]
@@ -58,18 +62,19 @@ def test_no_feature_sees_what_comes_after_its_cut_off(cut, seed, ahead):
     times = panel.index.get_level_values(1)
     stop = times.min() + pd.Timedelta(hours=cut)
     later = np.asarray(times > stop)
-    wanted = features(panel, PLAN, target="requests", ahead=ahead)
+    wanted = features(panel, PLAN, target="requests", ahead=ahead, metadata=METADATA)
     known = wanted.index.get_level_values("cutoff") <= stop
     permuted, replaced, lost = panel.copy(), panel.copy(), panel.copy()
     permuted.loc[later] = rng.permutation(panel[later].to_numpy())
     replaced.loc[later] = rng.uniform(0, 1e6, (later.sum(), len(METRICS)))
     lost.loc[later] = np.nan
     for changed in (permuted, replaced, lost):
-        got = features(changed, PLAN, target="requests", ahead=ahead)
+        got = features(changed, PLAN, target="requests", ahead=ahead, metadata=METADATA)
         pd.testing.assert_frame_equal(got[known], wanted[known], check_exact=True)
     # the same change is seen by nearly all later rows, so that the equality above is no accident
     got = features(replaced, PLAN, target="requests", ahead=ahead)[~known]
-    assert not later.any() or (got["lag_0"] != wanted[~known]["lag_0"]).all()
+    for column in ("lag_0", "cumulative"):
+        assert not later.any() or (got[column] != wanted[~known][column]).all()
 
 
 @pytest.mark.parametrize("column", list(METRICS))
@@ -83,7 +88,8 @@ def test_every_column_but_the_calendar_depends_on_the_past(column):
     calendar = set(calendar_columns(pd.DatetimeIndex(["2026-01-01T00:00Z"])))
     if column == "requests":
         others = {name for name in one if name.startswith(METRICS)}
-        alone = {"queue_pressure", "queue_utilisation", "system_load", "cpu_by_memory", "throughput_capacity", "ahead"}
+        alone = {"queue_pressure", "queue_utilisation", "system_load", "cpu_by_memory", "throughput_capacity"}
+        alone |= {"ahead", "age_days"}
         assert moved == set(one) - calendar - others - alone
     else:
         assert {f"{column}_now", f"{column}_change", f"{column}_mean"} <= moved and "lag_0" not in moved
@@ -260,6 +266,39 @@ def test_interactions_by_their_definitions():
     assert table["throughput_capacity"] == pytest.approx(last["processed"] / last["cpu_utilization"] * 100)
     newest = rows["requests"].iloc[-24:]
     assert table["volatility"] == pytest.approx(newest.std() / newest.mean())
+
+
+def test_age_and_cumulative_sums_by_a_loop():
+    panel = panel_of((30, 26), ("requests",))
+    panel.iloc[[5, 40]] = np.nan
+    table = features(panel, FeaturePlan(groups=("age", "cumulative")), ahead=[1, 4])
+    for name in ("s0", "s1"):
+        begun, total = panel.loc[name].index[0], 0.0
+        for time, value in panel.loc[name]["requests"].items():
+            total += 0.0 if np.isnan(value) else value
+            for ahead in (1, 4):
+                row = table.loc[(name, time, ahead)]
+                assert row["age_days"] == pytest.approx((time - begun) / pd.Timedelta(days=1))
+                np.testing.assert_allclose(row["cumulative"], np.nan if np.isnan(value) else total)
+
+
+def test_metadata_are_told_of_each_series():
+    plan = FeaturePlan(groups=("metadata",))
+    panel = panel_of((30, 26), ("requests",))
+    table = features(panel, plan, metadata=METADATA)
+    by_series = table.drop(columns="ahead").groupby(level="series").agg(["min", "max"])
+    assert (by_series.xs("min", axis=1, level=1) == by_series.xs("max", axis=1, level=1)).all(axis=None)
+    told = by_series.xs("min", axis=1, level=1).loc[["s0", "s1"]]
+    assert told["region_eu-west-1"].tolist() == [0, 1] and told["region_us-east-1"].tolist() == [1, 0]
+    assert told["critical_True"].tolist() == [0, 1] and told["memory_gib"].tolist() == [8, 4]
+    # a panel without one of the regions has the same columns if the column says which there are
+    whole = METADATA.assign(region=METADATA["region"].astype("category"))
+    assert list(features(panel.loc[["s0"]], plan, metadata=whole)) == list(table)
+    assert list(features(panel, plan)) == ["ahead"]
+    with pytest.raises(SchemaError, match=r"lack or repeat \['s1'\]"):
+        features(panel, plan, metadata=METADATA.drop(index="s1"))
+    with pytest.raises(SchemaError, match="lack or repeat some"):
+        features(panel, plan, metadata=pd.concat([METADATA, METADATA]))
 
 
 def test_targets_lie_ahead_in_their_own_series():

@@ -9,7 +9,7 @@ import pytest
 
 from support.errors import TooShortError
 from support.forecasting.boosting import fit_boosting, fit_forest
-from support.forecasting.linear import fit_deep_rvfl, fit_ridge, fit_rvfl, fit_rvfl_ensemble
+from support.forecasting.linear import fit_deep_rvfl, fit_emd_rvfl, fit_ridge, fit_rvfl, fit_rvfl_ensemble
 from support.forecasting.neural.models import fit_bilstm_attention, fit_lstm, fit_transformer
 from support.forecasting.neural.training import TrainingPlan
 from support.forecasting.protocol import RollingOrigin, roll
@@ -24,6 +24,7 @@ FITS = {
     "rvfl": fit_rvfl,
     "deep rvfl": partial(fit_deep_rvfl, n_nodes=20, n_layers=2),
     "rvfl ensemble": partial(fit_rvfl_ensemble, n_members=2),
+    "emd rvfl": partial(fit_emd_rvfl, n_nodes=20, n_modes=2),
     "boosting": partial(fit_boosting, max_iter=6),
     "forest": partial(fit_forest, n_estimators=8),
     "lstm": partial(fit_lstm, **NET),

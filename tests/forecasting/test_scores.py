@@ -13,7 +13,7 @@ from support.forecasting.quantile_frame import (
     ModelForecasts,
     frame_of,
 )
-from support.forecasting.scores import aggregate, relative_loss, series_scores
+from support.forecasting.scores import aggregate, loss_ratios, relative_loss, series_scores, window_losses
 
 SEASON, HORIZON, WINDOWS, LENGTH = 12, 8, 3, 150
 COLUMNS = [f"q{level:g}" for level in QUANTILE_LEVELS]
@@ -224,7 +224,7 @@ def test_headline_is_the_clipped_geometric_mean():
         scores_of({"base": [1.0, 2.0, 4.0, 1.0], "m": [0.5, 1e9, 1e-9, 3.0]}), baseline="base",
         rng=np.random.default_rng(0),
     )  # fmt: skip
-    assert table.loc["base"].tolist() == [1, 1, 1]
+    assert table.loc["base"].tolist() == [1, 1, 1, 1]
     assert table.loc["m", "rel_sql"] == pytest.approx(gmean([0.5, 100, 0.01, 3.0]))
     assert table.loc["m", "lower"] < table.loc["m", "rel_sql"] < table.loc["m", "upper"]
 
@@ -239,6 +239,56 @@ def test_bootstrap_is_deterministic_by_rng_and_near_theory():
     error = np.log(ratios).std() / np.sqrt(200)
     wanted = np.exp(np.log(ratios).mean() + 1.96 * error * np.array([-1, 1]))
     np.testing.assert_allclose(one.loc["m", ["lower", "upper"]].to_numpy(), wanted, rtol=0.02)
+
+
+def test_the_worst_series_and_the_single_ratios():
+    values = {"base": [1.0, 2.0, 4.0, 0.0], "m": [0.5, 2.4, 4.0, 0.0], "bad": [9.0, 9.0, 9.0, 9.0]}
+    scores = scores_of(values)
+    table = relative_loss(scores, baseline="base", rng=np.random.default_rng(0))
+    assert table["worst"].tolist() == pytest.approx([1, 1.2, 100])  # infinitely worse is shown as the bound
+    ratios = loss_ratios(scores, baseline="base")
+    assert ratios.loc["m"].tolist() == pytest.approx([0.5, 1.2, 1, 1]) and ratios.loc["bad", "s3"] == np.inf
+
+
+def test_losses_by_window_are_the_sql_before_its_scale():
+    panel = panel_of()
+    frame = frame_of(forecasts_of(panel))
+    found = window_losses(frame)
+    for (model, name), row in found.iterrows():
+        part = frame[(frame["model"] == model) & (frame["unique_id"] == name)]
+        for window, cutoff in enumerate(sorted(part["cutoff"].unique())):
+            rows = part[part["cutoff"] == cutoff]
+            by_hand = [
+                2 * max(k / 10 * (y - q), (k / 10 - 1) * (y - q))
+                for k, column in enumerate(DECILES, 1)
+                for y, q in zip(rows["y"], rows[column], strict=True)
+            ]
+            assert row[window] == pytest.approx(np.mean(by_hand))
+    scores = series_scores(frame, panel, season=SEASON)
+    for (model, name), sql in scores["sql"].items():
+        past = panel[name][: frame["cutoff"].min()].to_numpy()
+        assert sql == pytest.approx(found.loc[(model, name)].mean() / np.abs(past[SEASON:] - past[:-SEASON]).mean())
+
+
+def test_one_series_has_its_interval_over_windows():
+    rng = np.random.default_rng(4)
+    losses = pd.DataFrame(rng.gamma(8, 1, (2, 40)) * [[1.0], [0.6]], pd.MultiIndex.from_tuples(
+        [("base", "s0"), ("m", "s0")], names=["model", "unique_id"]))  # fmt: skip
+    scores = pd.DataFrame({"sql": losses.mean(axis=1)})
+    table = relative_loss(scores, baseline="base", rng=np.random.default_rng(7), by_window=losses)
+    again = np.random.default_rng(7)
+    drawn = again.integers(0, 40, (2000, 40))
+    base, own = losses.to_numpy()
+    by_hand = [own[list(k)].mean() / base[list(k)].mean() for k in drawn]
+    assert table.loc["m", "rel_sql"] == pytest.approx(own.mean() / base.mean()) == table.loc["m", "worst"]
+    assert table.loc["m", ["lower", "upper"]].tolist() == pytest.approx(np.quantile(by_hand, [0.025, 0.975]))
+    assert table.loc["base"].tolist() == [1, 1, 1, 1]
+    # the delta method: the log of a ratio of means has the variance of the difference of relative errors
+    error = np.std(own / own.mean() - base / base.mean()) / np.sqrt(40)
+    wanted = table.loc["m", "rel_sql"] * np.exp(1.96 * error * np.array([-1, 1]))
+    np.testing.assert_allclose(table.loc["m", ["lower", "upper"]].to_numpy(float), wanted, rtol=0.05)
+    without = relative_loss(scores, baseline="base", rng=np.random.default_rng(7))
+    assert without[["lower", "upper"]].isna().all(axis=None) and without.loc["m", "rel_sql"] < 1
 
 
 def test_a_perfect_baseline_gives_no_nan():

@@ -7,6 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
+from support.errors import SchemaError
 from support.forecasting.neural.networks import QuantileHead, Sizes, n_step_feature, patches, step_features
 
 __all__ = ["MultiScaleTransformer", "SeasonalAttention", "phase_waves"]
@@ -35,19 +36,22 @@ class SeasonalAttention(nnx.Module):
 
     The logit of step s and patch p in head a is q_s . k_p / sqrt(d) + sum_j g_aj cos(2 pi j (s - p) / season): the second
     part, with weights g that are learned, prefers patches a whole number of seasons back. If the context holds a week of
-    seasons, half of the waves have the week as their period.
+    seasons, half of the waves have the week as their period. periods: in steps, others than these two; a period has no
+    more harmonics than its steps can tell apart. Raises SchemaError for a period of less than 2 steps.
     """
 
     def __init__(
         self, sizes: Sizes, patch: int, width: int, n_query: int, *, n_head: int, n_wave: int,
-        dtype: jnp.dtype = jnp.float32, rngs: nnx.Rngs,
+        periods: tuple[int, ...] = (), dtype: jnp.dtype = jnp.float32, rngs: nnx.Rngs,
     ) -> None:  # fmt: skip
         self.n_head, self.width, self.patch, self.sizes = n_head, width, patch, sizes
         n_patch = max(1, sizes.context // patch)
         self.centres = tuple((sizes.context - patch * (n_patch - np.arange(n_patch)) + (patch - 1) / 2).tolist())
         weekly = sizes.context >= WEEK_DAYS * sizes.season
-        self.periods = (sizes.season, sizes.season * WEEK_DAYS) if weekly else (sizes.season,)
-        self.n_wave = max(1, min(n_wave, sizes.season // 2))
+        if any(period < 2 for period in periods):
+            raise SchemaError(f"attention: periods {list(periods)}; a period has at least 2 steps.")
+        self.periods = periods or ((sizes.season, sizes.season * WEEK_DAYS) if weekly else (sizes.season,))
+        self.n_wave = max(1, min(n_wave, min(self.periods) // 2))
         linear = lambda n: nnx.Linear(n, width, dtype=dtype, rngs=rngs)  # noqa: E731
         # zeros, so that weights are even before training, in content as in phase
         self.query = nnx.Linear(n_query, width, dtype=dtype, kernel_init=nnx.initializers.zeros_init(), rngs=rngs)
@@ -100,12 +104,14 @@ class _Encoder(nnx.Module):
 class MultiScaleTransformer(nnx.Module):
     """Convolutions of 3, 5 and 7 steps side by side, patches, encoder layers, seasonal attention, multi-horizon heads.
 
-    seasonal: False leaves the attention out and gives its place zeros, to show what it is worth.
+    seasonal: False leaves the attention out and gives its place zeros, to show what it is worth. periods: of that
+    attention, in steps; none for the season and, if the context holds one, the week.
     """
 
     def __init__(
         self, sizes: Sizes, *, width: int, n_head: int, n_layer: int, patch: int, n_wave: int, dropout: float,
-        heads: tuple[int, ...], seasonal: bool = True, dtype: jnp.dtype = jnp.float32, rngs: nnx.Rngs,
+        heads: tuple[int, ...], seasonal: bool = True, periods: tuple[int, ...] = (),
+        dtype: jnp.dtype = jnp.float32, rngs: nnx.Rngs,
     ) -> None:  # fmt: skip
         self.sizes, self.patch, self.seasonal = sizes, min(patch, sizes.context), seasonal
         channels = width // (2 * len(KERNELS))
@@ -119,8 +125,9 @@ class MultiScaleTransformer(nnx.Module):
         self.norm = nnx.LayerNorm(width, dtype=dtype, rngs=rngs)
         n_query = n_step_feature(sizes)
         self.attention = SeasonalAttention(
-            sizes, self.patch, width, n_query, n_head=n_head, n_wave=n_wave, dtype=dtype, rngs=rngs
-        )
+            sizes, self.patch, width, n_query, n_head=n_head, n_wave=n_wave, periods=tuple(periods), dtype=dtype,
+            rngs=rngs,
+        )  # fmt: skip
         self.dropout = nnx.Dropout(dropout)
         self.head = QuantileHead(
             2 * width + sizes.n_stat, n_query + width, width, sizes, heads=heads, dropout=dropout, dtype=dtype,

@@ -142,10 +142,17 @@ def fit_lstm(
 def fit_bilstm_attention(
     train: Mapping[str, np.ndarray], *, context: int, horizon: int, season: int, levels: np.ndarray,
     rng: np.random.Generator, width: int = 64, n_head: int = 4, patch: int = 12, dropout: float = 0.3,
-    precision: str = "float32", n_members: int = 1, plan: TrainingPlan | None = None, progress: Progress | None = None,
+    attention: bool = True, precision: str = "float32", n_members: int = 1, plan: TrainingPlan | None = None,
+    progress: Progress | None = None,
 ) -> NeuralForecast:  # fmt: skip
-    """Bi-LSTM of `width` cells, half of them in each direction, with `n_head` heads of attention over its states."""
-    options = {"width": width, "n_head": n_head, "patch": patch, "dropout": dropout, "precision": precision}
+    """Bi-LSTM of `width` cells, half of them in each direction, with `n_head` heads of attention over its states.
+
+    attention: False leaves it out.
+    """
+    options = {
+        "width": width, "n_head": n_head, "patch": patch, "dropout": dropout, "attention": attention,
+        "precision": precision,
+    }  # fmt: skip
     return fit_net(
         train, "bilstm_attention", options, plan or TrainingPlan(), context=context, horizon=horizon, season=season,
         levels=levels, rng=rng, n_members=n_members, progress=progress,
@@ -155,17 +162,18 @@ def fit_bilstm_attention(
 def fit_transformer(
     train: Mapping[str, np.ndarray], *, context: int, horizon: int, season: int, levels: np.ndarray,
     rng: np.random.Generator, width: int = 48, n_head: int = 4, n_layer: int = 2, patch: int = 12, n_wave: int = 8,
-    dropout: float = 0.3, heads: tuple[int, ...] = HEADS, seasonal: bool = True, precision: str = "float32",
-    n_members: int = 1, plan: TrainingPlan | None = None, progress: Progress | None = None,
+    dropout: float = 0.3, heads: tuple[int, ...] = HEADS, seasonal: bool = True, periods: tuple[int, ...] = (),
+    precision: str = "float32", n_members: int = 1, plan: TrainingPlan | None = None, progress: Progress | None = None,
 ) -> NeuralForecast:  # fmt: skip
     """Multi-scale transformer: convolutions of 3, 5 and 7 steps, `n_layer` encoder layers, seasonal attention.
 
     heads: last steps of the nearer horizons, which have output layers of their own. n_wave: harmonics of the season that
-    the attention tells phases by. seasonal: False leaves that attention out.
+    the attention tells phases by. seasonal: False leaves that attention out. periods: seasons that it looks back by, in
+    steps; none for the season and, if the context holds one, the week. Raises SchemaError for a period below 2 steps.
     """
     options = {
         "width": width, "n_head": n_head, "n_layer": n_layer, "patch": patch, "n_wave": n_wave, "dropout": dropout,
-        "heads": tuple(heads), "seasonal": seasonal, "precision": precision,
+        "heads": tuple(heads), "seasonal": seasonal, "periods": tuple(periods), "precision": precision,
     }  # fmt: skip
     return fit_net(
         train, "transformer", options, plan or TrainingPlan(), context=context, horizon=horizon, season=season,

@@ -151,17 +151,19 @@ def run_rnn(layer: nnx.RNN, x: jax.Array, width: int, reverse: bool = False) -> 
 class BiLSTMAttention(nnx.Module):
     """Two LSTMs, one in each direction, and multi-head attention of the newest state over all of their states.
 
+    attention: False gives what the attention finds zeros, to show what it is worth.
     Sources: Schuster and Paliwal (1997); Vaswani et al. (2017).
     """
 
     def __init__(
         self, sizes: Sizes, *, width: int, n_head: int, patch: int, dropout: float,
-        heads: tuple[int, ...] = (), dtype: jnp.dtype = jnp.float32, rngs: nnx.Rngs,
+        heads: tuple[int, ...] = (), attention: bool = True, dtype: jnp.dtype = jnp.float32, rngs: nnx.Rngs,
     ) -> None:  # fmt: skip
         self.sizes, self.patch, self.width = sizes, min(patch, sizes.context), width // 2
         cell = lambda: nnx.OptimizedLSTMCell(  # noqa: E731
             self.patch * sizes.n_channel, width // 2, dtype=dtype, rngs=rngs
         )
+        self.attends = attention
         self.forward, self.backward = nnx.RNN(cell(), rngs=False), nnx.RNN(cell(), rngs=False)
         self.attention = nnx.MultiHeadAttention(n_head, width, decode=False, dtype=dtype, rngs=rngs)
         self.norm = nnx.LayerNorm(width, dtype=dtype, rngs=rngs)
@@ -180,7 +182,7 @@ class BiLSTMAttention(nnx.Module):
             )
         )
         newest = x[:, -1:]
-        found = self.attention(newest, x, x)
+        found = self.attention(newest, x, x) if self.attends else jnp.zeros_like(newest)
         keys = (None, None) if key is None else jax.random.split(key)
         state = jnp.concatenate([newest, found], -1)[:, 0]
         state = self.dropout(state, deterministic=key is None, rngs=keys[0])

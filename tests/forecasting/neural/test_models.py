@@ -162,6 +162,18 @@ def test_without_the_attention_the_net_still_runs():
     assert np.isfinite(predict(model, panel_of())["s0"]).all()
 
 
+@pytest.mark.parametrize(("kind", "given"), [("transformer", {"periods": (10, 17)}), ("bilstm", {"attention": False})])
+def test_what_is_taken_away_or_replaced_is_fitted_and_saved(kind, given, tmp_path):
+    """What it does to a net is tested in test_networks.py, without training."""
+    short = TrainingPlan(steps=4, judge_every=2, batch=8, steps_ahead=4)
+    other = FITS[kind](panel_of(), **KEYS, rng=np.random.default_rng(0), plan=short, **given)
+    made = predict(other, panel_of())["s0"]
+    assert np.isfinite(made).all()
+    back = load_net(save_net(other, tmp_path / kind))
+    assert back.options == other.options and set(given.items()) <= set(back.options.items())
+    np.testing.assert_array_equal(predict(back, panel_of())["s0"], made)
+
+
 def test_checkpoints_go_round_and_wrong_folders_are_named(fitted, tmp_path):
     for kind in ("lstm", "transformer"):
         model = fitted(kind)

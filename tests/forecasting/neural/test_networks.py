@@ -118,6 +118,31 @@ def test_weeks_get_waves_of_their_own():
     assert made(168).periods == (24, 168) and made(167).periods == (24,)
 
 
+def test_attention_looks_back_by_other_periods_if_told():
+    sizes = Sizes(context=96, horizon=24, season=24, n_channel=1, n_stat=1, levels=(0.5,))
+    attention = SeasonalAttention(sizes, 2, 8, 3, n_head=2, n_wave=6, periods=(10,), rngs=nnx.Rngs(0))
+    assert attention.periods == (10,) and attention.n_wave == 5
+    attention.sharpness[...] = jnp.full_like(attention.sharpness[...], 1.0)
+    tokens, queries, steps = jnp.zeros((1, 48, 8)), jnp.zeros((1, 24, 3)), jnp.arange(24)
+    weights = np.asarray(attention.weights(tokens, queries, steps))[0, 0]
+    np.testing.assert_allclose(weights[:, :5], weights[:, 5:10], rtol=1e-4)  # ten steps are five patches
+    for h in range(24):  # the patches of (96 + h) % 10, whose middles are half a step off
+        assert weights[h].argmax() % 5 == (96 + h) % 10 // 2
+    with pytest.raises(SchemaError, match=r"periods \[24, 1\]; a period has at least 2"):
+        build_net("transformer", SIZES, OPTIONS["transformer"] | {"periods": (24, 1)}, 0)
+
+
+@pytest.mark.parametrize("attention", [True, False])
+def test_the_bilstm_attends_unless_told_not_to(attention):
+    net = build_net("bilstm_attention", SIZES, OPTIONS["bilstm_attention"] | {"attention": attention}, 0)
+    rng = np.random.default_rng(0)
+    past, stats = rng.normal(size=(2, 50, 2)).astype(np.float32), rng.normal(size=(2, 37)).astype(np.float32)
+    before = np.asarray(net(past, stats, jnp.arange(30)))
+    net.attention.out.bias[...] = net.attention.out.bias[...] + 1.0
+    moved = np.abs(np.asarray(net(past, stats, jnp.arange(30))) - before).max()
+    assert moved > 1e-3 if attention else moved == 0
+
+
 def test_inputs_follow_the_unit_and_hold_what_is_before_the_cut_off_only():
     rng = np.random.default_rng(3)
     x = {"a": rng.normal(size=90), "b": rng.normal(size=70)}
