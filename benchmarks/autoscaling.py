@@ -5,7 +5,8 @@ after every trace and keeps the traces that are not asked for; each carries the 
 Each policy is fitted and tuned on the past of its trace only and judged on the days after it.
 `table`: scores with paired block-bootstrap intervals of the saving against the tuned reactive rule and against the
 Horizontal Pod Autoscaler at its usual 70 %, and the time of a decision. `slo`: each policy's one knob swept, and the
-least over-provisioning that keeps 99.9 % of the ticks (the knob is chosen in hindsight, for all policies alike).
+least over-provisioning that keeps 99.9 % of the ticks (benchmarks/autoscaling_slo.py; the knob is chosen in hindsight,
+for all policies alike).
 `speed`: benchmarks/autoscaling_speed.py. Real traces need BOOK_DATA; one that is absent is left out and said so.
 """
 
@@ -17,7 +18,7 @@ import math
 import time
 import zlib
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
@@ -25,13 +26,13 @@ import numpy as np
 import pandas as pd
 
 from benchmarks import autoscaling_speed
+from benchmarks.autoscaling_slo import TARGETS_PERCENT, slo_of
 from benchmarks.autoscaling_verdicts import RIVALS, verdicts
 from benchmarks.record import ROOT, stamp, store
 from support.autoscaling import (
     Environment,
     Newsvendor,
     Policy,
-    Reactive,
     Run,
     cost_difference,
     score,
@@ -45,9 +46,10 @@ from support.autoscaling.hpa_policy import KubernetesHPA
 from support.autoscaling.mpc import StochasticMPC
 from support.autoscaling.oracle import optimum, regret
 from support.autoscaling.oracle_bound import JumpBound, measured_bound, target_measurable
+from support.autoscaling.shadow import ShadowLeader
 from support.autoscaling.timing import Timed
 from support.errors import SourceError, TooShortError
-from support.forecasting import RollingQuantiles, roll_daily
+from support.forecasting import RollingQuantiles, roll_calibrated
 from support.telemetry import Traffic, load, traffic
 from support.telemetry.reading.traces import read_llm_events
 
@@ -56,10 +58,6 @@ N_SYNTHETIC = 3  # traces of each synthetic kind
 HORIZON_TICKS, HORIZON_MINUTES = 30, 30.0  # of the forecasts: the fewer, but the boot delay, the cooldown and two ticks
 PAST_WEEK_DAYS = 7.0  # on which knobs are tuned
 BLOCKS_OF_SHORT = 10  # a test of less than three days is drawn in this many blocks
-SLO_FRAC = 0.999
-TARGETS_PERCENT = tuple(range(10, 100, 5))
-FRACTILES = (0.5, 0.7, 0.8, 0.9, 0.95, 0.975, 0.99, 0.995, 0.999, 0.9995)
-DROP_FACTORS = tuple(2.0**k for k in range(-3, 8))  # the price of a drop that the plan reckons with, over the true one
 PARTS = ("table", "slo", "speed")
 Row = dict[str, Any]
 
@@ -116,7 +114,7 @@ def suite() -> dict[str, Trace]:
 
 @dataclass(frozen=True)
 class Case:
-    """A trace cut into past and test, its world, and forecasts for the test and for the last week of the past."""
+    """A trace cut into past and test, its world, and forecasts for the test and (`recent`) for the last week of the past."""
 
     name: str
     train: pd.Series
@@ -124,6 +122,7 @@ class Case:
     world: Environment
     rolling: RollingQuantiles
     bursty: RollingQuantiles
+    recent: RollingQuantiles | None
     first: int
     notes: tuple[str, ...]
 
@@ -144,15 +143,16 @@ def case_of(name: str, trace: Trace) -> Case:
         world.boot_delay_ticks + world.cooldown_ticks + 2,
     )
     span = (train.index[-1] - train.index[0]) / pd.Timedelta(days=1)
-    roll = partial(roll_daily, horizon_ticks=horizon, train_days=trace.train_days)
+    roll = partial(roll_calibrated, horizon_ticks=horizon, train_days=trace.train_days)
     rolling = roll(pd.concat([train, test]), test.index[0])
     before = train.index[-1] - pd.Timedelta(days=min(PAST_WEEK_DAYS, span / 3))
-    bursty = rolling
+    bursty, recent = rolling, None
     try:
-        bursty = with_bursts(rolling, fit_bursts(train[before:], roll(train, train[before:].index[0])), demand=test)
+        recent = roll(train, train[before:].index[0])
+        bursty = with_bursts(rolling, fit_bursts(train[before:], recent), demand=test)
     except TooShortError:
         notes += ("the past is too short to learn bursts from",)
-    return Case(name, train, test, world, rolling, bursty, int(servers_for(train.iloc[-1], world)), notes)
+    return Case(name, train, test, world, rolling, bursty, recent, int(servers_for(train.iloc[-1], world)), notes)
 
 
 def tuned_hpa(case: Case) -> int:
@@ -164,8 +164,12 @@ def tuned_hpa(case: Case) -> int:
 
 def policies(case: Case) -> list[Policy]:
     """The catalogue, and three more: the autoscaler of Kubernetes tuned, and the two rules of the book with bursts."""
+    book = [build_policy(name, case.world, case.train) for name in POLICIES]
+    if case.recent is not None:  # what is on probation has its trial before the test begins
+        past = case.train.loc[case.recent.timestamps]
+        book = [p.after(past, case.world, case.recent) if isinstance(p, ShadowLeader) else p for p in book]
     return [
-        *(build_policy(name, case.world, case.train) for name in POLICIES),
+        *book,
         KubernetesHPA(tuned_hpa(case), name="kubernetes hpa tuned"),
         Newsvendor(name="newsvendor, bursts"),
         StochasticMPC(name="stochastic MPC, bursts"),
@@ -215,34 +219,6 @@ def bound_of(case: Case) -> JumpBound:
     delay = case.world.boot_delay_ticks
     prepared = case.bursty.quantiles[: len(case.test) - delay, delay, -1]
     return measured_bound(case.test.iloc[delay:], prepared, case.world)
-
-
-def slo_of(case: Case) -> Row:
-    """Least over-provisioning of each family that keeps the SLO, its knob chosen in hindsight."""
-    families: dict[str, list[tuple[float, Policy, Environment]]] = {
-        "reactive": [(u / 100, Reactive(u / 100), case.world) for u in TARGETS_PERCENT],
-        "kubernetes hpa": [(u, KubernetesHPA(u), case.world) for u in TARGETS_PERCENT],
-        "newsvendor": [(f, Newsvendor(f, "newsvendor, bursts"), case.world) for f in FRACTILES],
-        "stochastic MPC": [
-            (k, StochasticMPC(name="stochastic MPC, bursts"), replace(case.world, price_drop_usd=k * case.world.price_drop_usd))
-            for k in DROP_FACTORS
-        ],
-    }  # fmt: skip
-    found: Row = {}
-    for family, members in families.items():
-        front = []
-        for knob, policy, world in members:
-            scores = score(case.run(policy, world=world))
-            front.append(
-                {"knob": knob}
-                | {
-                    k: round(scores[k], 4)
-                    for k in ("minute_slo_percent", "over_percent", "mean_servers", "churn_percent")
-                }
-            )
-        good = [point for point in front if point["minute_slo_percent"] >= 100 * SLO_FRAC]
-        found[family] = {"front": front, "best": min(good, key=lambda p: p["over_percent"]) if good else None}
-    return found
 
 
 def main() -> None:

@@ -17,6 +17,7 @@ from support.autoscaling.policies import ForecastMean, Newsvendor, Reactive, Sta
 from support.autoscaling.predictive import Hybrid, PredictiveThresholds
 from support.autoscaling.recommender import WindowedRecommender
 from support.autoscaling.rules import LargestOf, PausedThresholds, StepScaling, TargetTracking, Thresholds
+from support.autoscaling.shadow import ShadowLeader
 from support.autoscaling.simulate import Policy
 from support.errors import SchemaError
 
@@ -53,6 +54,7 @@ POLICIES: dict[str, Entry] = {
     "hybrid": Entry(lambda *_: Hybrid(), True),
     "newsvendor": Entry(lambda *_: Newsvendor(), True),
     "stochastic MPC": Entry(lambda *_: StochasticMPC(), True),
+    "MPC or reactive": Entry(lambda world, past: _leader(world, past), True),
 }
 
 
@@ -70,6 +72,11 @@ def build_policy(name: str, environment: Environment, past: pd.Series) -> Policy
     if name not in POLICIES:
         raise SchemaError(f"policy: there is no {name!r}. There are: {', '.join(POLICIES)}.")
     return POLICIES[name].build(environment, past)
+
+
+def _leader(environment: Environment, past: pd.Series) -> ShadowLeader:
+    """The forecast's best user beside the rule that needs no forecast: whichever was cheaper in the last two days."""
+    return ShadowLeader((StochasticMPC(), build_policy("reactive tuned", environment, past)), name="MPC or reactive")
 
 
 def _step(environment: Environment) -> StepScaling:

@@ -15,7 +15,7 @@ from support.autoscaling.policies import ForecastMean, Newsvendor, Reactive, Sta
 from support.autoscaling.scoring import score_table
 from support.autoscaling.simulate import Policy, Run, simulate
 from support.errors import SchemaError, TooShortError
-from support.forecasting import Forecast, RollingQuantiles, fit_short_term, roll_daily
+from support.forecasting import Forecast, RollingQuantiles, fit_short_term, roll_calibrated
 
 __all__ = ["Line", "run_line", "split", "tune_reactive"]
 
@@ -101,8 +101,8 @@ def run_line(
 
     Six policies meet the same unseen days: static (sized by the past's 99.9 % quantile), reactive at the textbook
     70 % and tuned on the past, forecast mean with `headroom_frac`, newsvendor. The forecaster is fitted anew each day
-    on the `train_days` before it. servers_now: your fleet at the end of the data (default: that of the newsvendor
-    policy). `notes` say in words what was rounded, shortened or assumed. Raises TooShortError, SchemaError.
+    on the `train_days` before it, its tails are recalibrated online. servers_now: your fleet at the end of the data
+    (default: that of the newsvendor policy). `notes` say in words what was rounded, shortened or assumed. Raises TooShortError, SchemaError.
     """
     train, test, notes = split(demand, train_days=train_days, test_days=test_days, test_start=test_start)
     environment = Environment.for_demand(train, **world)
@@ -111,7 +111,7 @@ def run_line(
     notes += _units(train, environment, world.get("boot_delay_seconds", 300.0))
     fit_days, cut = _affordable_days(train_days, horizon, environment.tick_seconds)
     notes += cut
-    rolling = roll_daily(
+    rolling = roll_calibrated(
         known, test.index[0], train_days=fit_days, horizon_ticks=horizon, lag_ticks=environment.metric_lag_ticks
     )
     target = tune_reactive(train, environment)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import replace
 
 import numpy as np
 import pandas as pd
@@ -146,10 +145,7 @@ def part_of(rolling: RollingQuantiles, start: pd.Timestamp, end: pd.Timestamp | 
         1
     """
     first = int(rolling.timestamps.searchsorted(start))
-    rows = slice(first, None if end is None else int(rolling.timestamps.searchsorted(end)))
-    return replace(
-        rolling, timestamps=rolling.timestamps[rows], quantiles=rolling.quantiles[rows], mean=rolling.mean[rows]
-    )
+    return rolling.rows(first, None if end is None else int(rolling.timestamps.searchsorted(end)))
 
 
 def _repeated(

@@ -4,6 +4,7 @@ from support.forecast import LEVELS, Forecast
 from support.forecasting.backtest import Backtest, backtest
 from support.forecasting.conformal import conformalize
 from support.forecasting.metrics import coverage, crps, mase, pinball, scaled_quantile_loss
+from support.forecasting.recalibration import roll_calibrated
 from support.forecasting.recommendation import Recommendation, recommend
 from support.forecasting.rolling_quantiles import RollingQuantiles
 from support.forecasting.short_term import ShortTermModel, fit_short_term, roll_daily
@@ -26,6 +27,7 @@ __all__ = [
     "mstl",
     "pinball",
     "recommend",
+    "roll_calibrated",
     "roll_daily",
     "scaled_quantile_loss",
     "seasonal_naive",

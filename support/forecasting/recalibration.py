@@ -1,18 +1,21 @@
-"""Quantiles of a rolling forecast, widened and narrowed online by their own misses."""
+"""Quantiles of a rolling forecast, widened and narrowed online by their own misses; the forecast that part V scales by."""
 
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import partial
 
 import numpy as np
 import pandas as pd
 
-from support.errors import SchemaError
+from support.errors import SchemaError, TooShortError
 from support.forecasting.rolling_quantiles import RollingQuantiles
+from support.forecasting.short_term import roll_daily
 
-__all__ = ["recalibrate"]
+__all__ = ["recalibrate", "roll_calibrated"]
 
-RATE = 0.01  # move of a log width a tick, if all quantiles of its tail were missed; chosen on days before those judged
+RATE = 0.02  # move of a log width a tick, if all quantiles of its tail were missed; chosen on days before those judged
+WARM_DAYS, WARM_FRAC = 7.0, 1 / 3  # on which the widths are learned before they matter: at most this part of the past
 MOST_LOG_WIDTH = np.log(8.0)  # wider or narrower than eight times is no matter of calibration any more
 
 
@@ -64,3 +67,37 @@ def recalibrate(rolling: RollingQuantiles, demand: pd.Series, *, rate: float = R
         factor = np.where(upper, width[0][:, None], np.where(lower, width[1][:, None], 1.0))
         out[row] = np.maximum(middle[row] + factor * away[row], 0.0)
     return replace(rolling, quantiles=out, model=f"{rolling.model}, recalibrated")
+
+
+def roll_calibrated(
+    demand: pd.Series, start: pd.Timestamp, *, train_days: float, horizon_ticks: int, lag_ticks: int = 0,
+    warm_days: float = WARM_DAYS,
+) -> RollingQuantiles:  # fmt: skip
+    """`roll_daily` from `start` on, its tails recalibrated online; the widths are learned from `warm_days` before on.
+
+    Arguments and errors as `roll_daily`. Warm days are at most a third of the past, and none where what is left before
+    them is too short to fit on: then the widths begin to learn at `start`.
+
+    Example:
+        >>> minutes = pd.date_range("2026-01-01", periods=900, freq="60s", tz="UTC")
+        >>> flat = pd.Series(10.0, index=minutes, name="requests")
+        >>> roll_calibrated(flat, minutes[880], train_days=1, horizon_ticks=3).model
+        'direct ridge, recalibrated'
+    """
+    roll = partial(roll_daily, train_days=train_days, horizon_ticks=horizon_ticks, lag_ticks=lag_ticks)
+    rolled = roll(demand, start)
+    first = int(demand.index.searchsorted(start))
+    step = (demand.index[1] - demand.index[0]) / pd.Timedelta(days=1)
+    warm = int(min(warm_days / step, first * WARM_FRAC))
+    try:
+        before = roll(demand.iloc[:first], demand.index[first - warm]) if warm else None
+    except TooShortError:
+        before = None
+    if before is None:
+        return recalibrate(rolled, demand)
+    joined = replace(
+        rolled, timestamps=before.timestamps.append(rolled.timestamps), mean=np.concatenate([before.mean, rolled.mean]),
+        quantiles=np.concatenate([before.quantiles, rolled.quantiles]),
+    )  # fmt: skip
+    whole = recalibrate(joined, demand)
+    return whole.rows(warm)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import pandas as pd
@@ -36,3 +36,15 @@ class RollingQuantiles:
         upper = max(1, int(np.searchsorted(self.levels, level)))
         weight = (level - self.levels[upper - 1]) / (self.levels[upper] - self.levels[upper - 1])
         return (1 - weight) * self.quantiles[..., upper - 1] + weight * self.quantiles[..., upper]
+
+    def rows(self, first: int, end: int | None = None) -> RollingQuantiles:
+        """The forecasts of rows `first` to `end` (exclusive; None: to the last).
+
+        Example:
+            >>> minutes = pd.date_range("2026-01-01", periods=3, freq="60s", tz="UTC")
+            >>> held = RollingQuantiles(minutes, np.array([0.1, 0.9]), np.zeros((3, 1, 2)), np.zeros((3, 1)), "none", 0)
+            >>> len(held.rows(1).timestamps)
+            2
+        """
+        cut = slice(first, end)
+        return replace(self, timestamps=self.timestamps[cut], quantiles=self.quantiles[cut], mean=self.mean[cut])

@@ -25,6 +25,7 @@ PRIOR_ROWS = 30  # rows of evidence that the level stays as it is; matters where
 MOST_GROWTH = 2.0  # times the largest demand known; beyond it a law fitted in logarithms is not believed
 FLOOR_FRAC = 0.05  # of the mean demand: what is added before the logarithm, at most one request
 HALF_LIFE_FRAC = 0.5  # the half-life of a row, as a fraction of the history
+DAYS_OF_WEEKS = ((42, 3), (21, 1))  # a history of so many days looks at so many weeks; chosen on days before those judged
 
 
 @dataclass(frozen=True)
@@ -105,7 +106,7 @@ class ShortTermModel:
         return centre, _scale(noise, self.typical_noise)
 
 
-def fit_short_term(history: pd.Series, *, horizon_ticks: int, lag_ticks: int = 0, weeks: int = 0) -> ShortTermModel:
+def fit_short_term(history: pd.Series, *, horizon_ticks: int, lag_ticks: int = 0, weeks: int | None = None) -> ShortTermModel:
     """Fit the model of the next `horizon_ticks` ticks on `history` (n_time,), demand per tick on a regular UTC index.
 
     log(1 + demand / floor) = daily profile + level, where the floor is one request or, below 20 a tick, 5 % of the
@@ -113,8 +114,8 @@ def fit_short_term(history: pd.Series, *, horizon_ticks: int, lag_ticks: int = 0
     horizon, on recent level differences and on what the same minutes did yesterday. Quantiles are split-conformal
     (Vovk et al., 2005): errors of the last 30 % of the history, divided by a recent noise scale. With less than 4 days
     there is no profile and no yesterday, and `notes` says so. weeks: also what the same minutes did at this time of the
-    week, the median of so many weeks before. Raises TooShortError below 60 ticks, SchemaError for weeks below zero or
-    without a daily profile.
+    week, the median of so many weeks before; None: 3 from 42 days of history on, 1 from 21, else none. Raises
+    TooShortError below 60 ticks, SchemaError for weeks below zero or without a daily profile.
 
     Example:
         >>> index = pd.date_range("2026-01-01", periods=600, freq="60s", tz="UTC")
@@ -130,6 +131,8 @@ def fit_short_term(history: pd.Series, *, horizon_ticks: int, lag_ticks: int = 0
         notes = (
             "the horizon is longer than a day, or the day no whole number of ticks: no daily profile, only the recent level",
         )
+    if weeks is None:
+        weeks = next((n for days, n in DAYS_OF_WEEKS if seasonal and len(history) >= days * per_day), 0)
     if weeks < 0 or (weeks and not seasonal):
         raise SchemaError(f"fit_short_term: weeks is {weeks}; 0 or more, with a daily profile. {' '.join(notes)}".rstrip())
     day = round(per_day)
@@ -168,8 +171,9 @@ def fit_short_term(history: pd.Series, *, horizon_ticks: int, lag_ticks: int = 0
 
 
 def roll_daily(
-    demand: pd.Series, start: pd.Timestamp, *, train_days: float, horizon_ticks: int, lag_ticks: int = 0, weeks: int = 0
-) -> RollingQuantiles:
+    demand: pd.Series, start: pd.Timestamp, *, train_days: float, horizon_ticks: int, lag_ticks: int = 0,
+    weeks: int | None = None,
+) -> RollingQuantiles:  # fmt: skip
     """Forecast every tick from `start` on, fitting anew each day on the `train_days` before it (all of it past data).
 
     `demand` (n_time,) holds the past and the evaluated ticks. weeks, errors: as `fit_short_term`.

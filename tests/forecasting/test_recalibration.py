@@ -9,9 +9,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.stats import norm
 
-from support.errors import SchemaError
-from support.forecasting.recalibration import recalibrate
+from support.errors import SchemaError, TooShortError
+from support.forecasting.recalibration import recalibrate, roll_calibrated
 from support.forecasting.rolling_quantiles import TICK_LEVELS, RollingQuantiles
+from support.forecasting.short_term import roll_daily
 
 
 def issued(n, spread, *, horizon=1, lag=0, levels=TICK_LEVELS, middle=100.0):
@@ -121,3 +122,45 @@ def test_more_demand_than_rows_is_fine_and_less_is_refused():
     for rate in (0.0, -1.0, math.nan):
         with pytest.raises(SchemaError, match="rate"):
             recalibrate(forecast, demand, rate=rate)
+
+
+def days(n_day, seed=0, shift=1.0, at=0):
+    """Ten-minute demand with a daily season; from day `at` on it is multiplied by `shift`."""
+    rng = np.random.default_rng(seed)
+    index = pd.date_range("2026-03-02", periods=144 * n_day, freq="600s", tz="UTC")
+    t = np.arange(len(index))
+    values = (100 + 40 * np.sin(2 * np.pi * t / 144)) * np.exp(rng.normal(0, 0.1, len(t)))
+    return pd.Series(np.where(t >= 144 * at, shift, 1.0) * values, index=index, name="requests")
+
+
+def test_calibrated_rolls_are_the_joined_rolls_recalibrated():
+    demand = days(20)
+    start, warm = demand.index[15 * 144], demand.index[15 * 144 - 5 * 144]  # a third of fifteen days
+    options = {"train_days": 8.0, "horizon_ticks": 4, "lag_ticks": 1}
+    whole = roll_daily(demand, warm, **options)  # the same fits, since warm and start are a whole number of days apart
+    wanted = recalibrate(whole, demand).rows(5 * 144)
+    got = roll_calibrated(demand, start, **options)
+    np.testing.assert_array_equal(got.quantiles, wanted.quantiles)
+    np.testing.assert_array_equal(got.mean, wanted.mean)
+    assert got.timestamps.equals(wanted.timestamps)
+
+
+def test_the_future_of_a_calibrated_roll_changes_nothing():
+    demand = days(20)
+    start, cut = demand.index[15 * 144], 17 * 144 + 30
+    later = demand.copy()
+    later.iloc[cut:] *= 5
+    rows = cut - 15 * 144 + 1
+    one, two = (roll_calibrated(d, start, train_days=8, horizon_ticks=4).quantiles[:rows] for d in (demand, later))
+    np.testing.assert_array_equal(one, two)
+
+
+def test_a_past_too_short_to_warm_up_begins_at_the_start():
+    demand = days(20).iloc[:150]
+    start = demand.index[100]
+    rolled = roll_daily(demand, start, train_days=8, horizon_ticks=3)
+    with pytest.raises(TooShortError):
+        roll_daily(demand.iloc[:100], demand.index[100 - 33], train_days=8, horizon_ticks=3)
+    np.testing.assert_array_equal(
+        roll_calibrated(demand, start, train_days=8, horizon_ticks=3).quantiles, recalibrate(rolled, demand).quantiles
+    )

@@ -248,7 +248,8 @@ def test_the_median_of_three_weeks_forgives_one():
     start = demand.index[96 * 48]  # a Saturday: the series begins on a Monday
     came = demand[start:].to_numpy()[16]  # 8 h
     one, three = (
-        roll_daily(demand, start, train_days=90, horizon_ticks=2, weeks=weeks).at(0.5)[16, 0] / came - 1 for weeks in (1, 3)
+        roll_daily(demand, start, train_days=90, horizon_ticks=2, weeks=weeks).at(0.5)[16, 0] / came - 1
+        for weeks in (1, 3)
     )
     assert start.dayofweek == 5 and demand.index[89 * 48].dayofweek == 5
     assert one > 0.5 and abs(three) < 0.3
@@ -267,3 +268,11 @@ def test_weeks_longer_than_the_history_say_how_much_is_needed():
     need = int(str(caught.value).split("at least ")[1].split()[0])
     assert 14 * 144 < need < 15 * 144
     fit_short_term(demand.iloc[:need], horizon_ticks=3, weeks=2)
+
+
+@pytest.mark.parametrize(("n_day", "weeks"), [(20, 0), (21, 1), (41, 1), (42, 3)])
+def test_the_history_decides_how_many_weeks_are_looked_at(n_day, weeks):
+    demand = series(n_day)
+    chosen, wanted = (fit_short_term(demand, horizon_ticks=3, weeks=w) for w in (None, weeks))
+    np.testing.assert_array_equal(chosen.coefficients, wanted.coefficients)
+    assert chosen.seasons == wanted.seasons and len(chosen.seasons) == 1 + (weeks > 0)
