@@ -34,6 +34,7 @@ from support.telemetry import load
 FOLDER = ROOT / "_build" / "scaling_rl"
 SEED = 20261121
 DAYS = {"warm_days": 8.0, "train_days": 56, "validation_days": 14, "test_days": 14}
+FIT_DAYS = 42.0  # most days that a forecast is fitted on, those of the rivals too
 compiled: dict[str, float] = {}  # CPU seconds of this process's compilation
 TUNING_DAYS = 28.0  # newest days of the past on which the reactive target is tuned
 PLAN = LearningPlan()
@@ -52,7 +53,7 @@ CLONE_STEPS = 3_000
 def the_course() -> Course:
     """The generated service: its newest days, the same for every piece."""
     demand = load("synthetic", seed=SEED, days=int(sum(DAYS.values()))).demand()
-    return make_course(demand, **DAYS)  # type: ignore[arg-type]
+    return make_course(demand, fit_days=FIT_DAYS, **DAYS)  # type: ignore[arg-type]
 
 
 def judged(course: Course, policy: Policy) -> dict[str, Any]:
@@ -73,7 +74,7 @@ def rules() -> dict[str, Any]:
     course = the_course()
     past = course.demand.iloc[: course.days["test"][0]]
     target = tune_reactive(past, course.environment, days=TUNING_DAYS)
-    policies = {
+    policies: dict[str, Policy] = {
         "reactive 70 %": Reactive(0.7), "reactive tuned": Reactive(target),
         "forecast mean +20 %": ForecastMean(0.2), "newsvendor": Newsvendor(),
     }  # fmt: skip
@@ -147,7 +148,7 @@ def summary(pieces: dict[str, Any]) -> dict[str, Any]:
             "cpu_seconds": curve[-1]["cpu_seconds"],
             **{f"beats {rival}": seconds_to_beat(curve, rivals[rival]) for rival in ("reactive 70 %", "reactive tuned")},
         }  # fmt: skip
-    return {"days": DAYS, "source": f"synthetic, seed {SEED}", "rivals": rivals, "runs": rows}
+    return {"days": DAYS, "fit_days": FIT_DAYS, "source": f"synthetic, seed {SEED}", "rivals": rivals, "runs": rows}
 
 
 def main() -> None:

@@ -75,7 +75,7 @@ def test_dueling_values_are_the_value_plus_centred_advantages():
 def filled(priority):
     n = len(priority)
     rows = jnp.arange(n, dtype=jnp.float32)
-    held = Transitions(rows[:, None], jnp.arange(n, dtype=jnp.int32), rows, rows[:, None])
+    held = Transitions(rows[:, None], rows[:, None], rows[:, None, None])
     return Replay(held, jnp.asarray(priority, dtype=jnp.float32), jnp.int32(0), jnp.float32(1.0))
 
 
@@ -99,25 +99,25 @@ def test_importance_weights_and_contents():
     index = np.asarray(index)
     raw = (priority[index] / priority.sum() * 128) ** -0.7
     np.testing.assert_allclose(weight, raw / raw.max(), rtol=1e-4)
-    np.testing.assert_array_equal(batch.action, index)
+    np.testing.assert_array_equal(batch.reward[:, 0], index)
 
 
 def test_the_ring_overwrites_its_oldest_and_new_ones_get_the_highest_priority():
-    replay = empty_replay(128, 1)
+    replay = empty_replay(128, 1, 1)
     for k in range(3):
         rows = jnp.full((64, 1), float(k))
-        replay = add(replay, Transitions(rows, jnp.full(64, k), jnp.full(64, -float(k)), rows + 1))
+        replay = add(replay, Transitions(rows, -rows, rows[..., None] + 1))
         if k == 0:
             replay = reprioritise(replay, jnp.array([3, 9]), jnp.array([-7.999, 0.0]), 1.0)
             np.testing.assert_allclose(replay.priority[jnp.array([3, 9, 10])], [8.0, 1e-3, 1.0], rtol=1e-5)
-    np.testing.assert_array_equal(replay.held.action, [2] * 64 + [1] * 64)
+    np.testing.assert_array_equal(replay.held.reward[:, 0], [-2] * 64 + [-1] * 64)
     np.testing.assert_allclose(replay.priority, 8.0, rtol=1e-6)
     assert int(replay.cursor) == 64
 
 
 def test_what_must_not_be_drawn_is_not():
-    replay = empty_replay(128, 1)
-    rows = Transitions(jnp.ones((64, 1)), jnp.ones(64, int), jnp.ones(64), jnp.ones((64, 1)))
+    replay = empty_replay(128, 1, 1)
+    rows = Transitions(jnp.ones((64, 1)), jnp.ones((64, 1)), jnp.ones((64, 1, 1)))
     weight = sample(replay, 32, 0.4, jax.random.key(0))[2]
     np.testing.assert_array_equal(weight, 0.0)  # nothing is stored
     replay = add(replay, rows)
@@ -127,16 +127,16 @@ def test_what_must_not_be_drawn_is_not():
 
 @partial(jax.jit, static_argnums=(0, 4))
 def many(graph, knobs, learner, batch, n_step):
-    weight = jnp.ones(len(batch.action))
+    weight = jnp.ones(len(batch.seen))
     return jax.lax.scan(
         lambda kept, _: (learn(graph, knobs, kept, batch, weight, None)[0], None), learner, length=n_step
     )[0]
 
 
-def learned_values(batch, n_state, n_action, n_step=4_000, **plan):
+def learned_values(batch, n_state, n_action, n_step=4_000, ahead=1, **plan):
     net = QNetwork(n_state, n_action, 32, rngs=nnx.Rngs(0))
     graph, params = nnx.split(net, nnx.Param)
-    knobs = LearningPlan(updates=n_step, last_learning_rate=1e-4, polyak=0.05, **plan).knobs
+    knobs = LearningPlan(updates=n_step, last_learning_rate=1e-4, polyak=0.05, ahead=ahead, **plan).knobs
     learner = many(graph, knobs, start_learner(params), batch, n_step)
     return np.asarray(nnx.merge(graph, learner.params)(jnp.eye(n_state)))
 
@@ -147,20 +147,33 @@ def test_a_tabular_world_is_learned_to_its_known_optimum():
     values = np.zeros((3, 2))
     for _ in range(500):  # value iteration
         values = rewards + 0.8 * values.max(axis=1)[nexts]
-    state, action = np.divmod(np.arange(6), 2)
     eye = np.eye(3, dtype=np.float32)
-    batch = Transitions(eye[state], action, rewards[state, action].astype(np.float32), eye[nexts[state, action]])
+    batch = Transitions(eye, rewards.astype(np.float32), eye[nexts])
     found = learned_values(batch, 3, 2, discount=0.8)
     np.testing.assert_allclose(found, values, atol=0.05)
     np.testing.assert_array_equal(found.argmax(axis=1), values.argmax(axis=1))
+    # the same world with outcomes of three ticks, of which the last two follow the best policy
+    best, at, total = values.argmax(axis=1), nexts, rewards.copy()
+    for k in (1, 2):
+        total += 0.8**k * rewards[at, best[at]]
+        at = nexts[at, best[at]]
+    batch = Transitions(eye, total.astype(np.float32), eye[at])
+    np.testing.assert_allclose(learned_values(batch, 3, 2, discount=0.8, ahead=3), values, atol=0.05)
+
+
+@pytest.mark.parametrize("temperature", [0.2, 5.0])
+def test_shares_of_the_actions_leave_the_mean_of_a_noisy_one_alone(temperature):
+    reward = np.zeros((20, 3), dtype=np.float32)
+    reward[:, 0], reward[::2, 1], reward[:, 2] = 1.0, 3.0, -40.0  # means 1, 1.5 and a disaster nobody chooses
+    batch = Transitions(np.ones((20, 1), np.float32), reward, np.ones((20, 3, 1), np.float32))
+    found = learned_values(batch, 1, 3, discount=0.0, clip_norm=1e9, temperature=temperature)[0]
+    np.testing.assert_allclose(found, [1.0, 1.5, -40.0], atol=0.1)
 
 
 def test_hubers_loss_prefers_the_rare_disaster():
     # action 0 costs 1 for sure, action 1 costs 60 once in 20 times: 3 on average
-    action = np.repeat([0, 1], 20)
-    reward = np.r_[np.full(20, -1.0), np.zeros(19), -60.0].astype(np.float32)
-    one = np.ones((40, 1), dtype=np.float32)
-    batch = Transitions(one, action, reward, one)
+    reward = np.stack([np.full(20, -1.0), np.r_[np.zeros(19), -60.0]], axis=1).astype(np.float32)
+    batch = Transitions(np.ones((20, 1), np.float32), reward, np.ones((20, 2, 1), np.float32))
     square = learned_values(batch, 1, 2, discount=0.0, clip_norm=1e9)[0]
     np.testing.assert_allclose(square, [-1.0, -3.0], atol=0.05)
     robust = learned_values(batch, 1, 2, discount=0.0, clip_norm=1e9, huber=1.0)[0]
@@ -193,7 +206,9 @@ def test_supply_counts_orders_when_they_serve(delay):
             assert there[k, ahead] == active[k] + due
 
 
-@pytest.mark.parametrize("wrong", [{"updates": 0}, {"buffer": 100}, {"discount": 1.0}, {"batch": 0}])
+@pytest.mark.parametrize(
+    "wrong", [{"updates": 0}, {"buffer": 100}, {"discount": 1.0}, {"batch": 0}, {"ahead": 0}, {"temperature": 0.0}]
+)
 def test_plans_that_make_no_sense_are_refused(wrong):
     with pytest.raises(SchemaError, match=next(iter(wrong))):
         LearningPlan(**wrong)
@@ -201,4 +216,4 @@ def test_plans_that_make_no_sense_are_refused(wrong):
 
 def test_capacities_that_do_not_divide_are_refused():
     with pytest.raises(SchemaError, match="multiple of 64"):
-        empty_replay(100, 3)
+        empty_replay(100, 3, 1)

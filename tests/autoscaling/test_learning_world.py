@@ -3,6 +3,7 @@
 from dataclasses import replace
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pandas as pd
 import pytest
@@ -11,10 +12,20 @@ from flax import nnx
 from support.autoscaling import Environment, Newsvendor, simulate
 from support.autoscaling.learning.agent import DQN, load_agent, plain, save_agent
 from support.autoscaling.learning.cloning import clone, demonstrations
-from support.autoscaling.learning.course import Course, make_course, window
+from support.autoscaling.learning.course import Course, make_course
+from support.autoscaling.learning.foresight import outcomes
 from support.autoscaling.learning.training import LearningPlan, _reference_bill, new_net, train
 from support.autoscaling.learning.view import HOLD, next_totals
-from support.autoscaling.learning.world import TICK_COLUMNS, act_out, bill, day_fleets, make_scene, play
+from support.autoscaling.learning.world import (
+    TICK_COLUMNS,
+    act_out,
+    bill,
+    day_fleets,
+    look,
+    make_scene,
+    open_scene,
+    play,
+)
 from support.autoscaling.oracle import optimum, optimum_costs
 from support.autoscaling.rules import Plan
 from support.errors import SchemaError, SourceError, TooShortError
@@ -110,7 +121,7 @@ def test_the_policy_sees_and_values_what_the_learner_does(world):
 
     for k, at in enumerate(starts):
         watched = []
-        ahead = window(course.rolling, int(at), SPAN)
+        ahead = course.rolling.rows(at, at + SPAN)
         simulate(course.demand.iloc[at : at + SPAN], Watching(asked[:, k]), course.environment, forecast=ahead)
         np.testing.assert_allclose([v for v, _ in watched], views[::every, k], atol=1e-6)
         assert [n for _, n in watched] == totals[::every, k].tolist()
@@ -118,10 +129,45 @@ def test_the_policy_sees_and_values_what_the_learner_does(world):
     np.testing.assert_allclose(mine, values, rtol=1e-4, atol=1e-5)
 
 
+def test_outcomes_are_the_bills_that_simulate_writes():
+    course, ahead = some_course(boot_delay_ticks=2, cooldown_ticks=1, price_start_usd=0.01), 4
+    graph, params, agent = untrained(course)
+    starts, plan = course.days["train"], LearningPlan(ahead=ahead, discount=0.8)
+    rule = np.random.default_rng(0).random(len(course.demand))  # some bill to compare with
+    with jax.enable_x64(True):
+        shape, scene = make_scene(course)
+        scene = jax.device_put(scene)
+        state = open_scene(shape, day_fleets(course, "train"))
+        seen = look(shape, scene, state, starts, jnp.int32(0))
+        found, _, _ = outcomes(
+            graph, shape, ahead, scene, plan.knobs, 2.0, jnp.asarray(rule), params, state, seen, starts, jnp.int32(0)
+        )
+
+    class First(Plan):
+        def prepare(self, environment, forecast):
+            return agent.prepare(environment, forecast)
+
+        def act(self, state, seen):
+            if seen.tick == ahead:
+                views.append(agent.view(state, seen))
+            _, wanted, reason = agent.act(state, seen)
+            return state, int(self.wanted[0]) if seen.tick == 0 else wanted, reason
+
+    table = next_totals(course.environment.max_servers)
+    for k, at in enumerate(starts):
+        for action, wanted in enumerate(table[day_fleets(course, "train")[k]]):
+            views = []
+            demand, forecast = course.demand.iloc[at : at + SPAN], course.rolling.rows(at, at + SPAN)
+            run = simulate(demand, First(np.array([wanted])), course.environment, forecast=forecast)
+            gain = (rule[at : at + ahead] - run.ticks["cost_usd"].iloc[:ahead]) / 2.0
+            assert found.reward[k, action] == pytest.approx((0.8 ** np.arange(ahead) * gain).sum(), rel=1e-6)
+            np.testing.assert_allclose(found.then[k, action], views[0], atol=1e-6)
+
+
 def test_causality_the_future_changes_no_action():
     course = some_course(boot_delay_ticks=2)
     _, _, agent = untrained(course)
-    ahead, demand = window(course.rolling, 0, SPAN), course.demand.iloc[:SPAN].copy()
+    ahead, demand = course.rolling.rows(0, SPAN), course.demand.iloc[:SPAN].copy()
     first = simulate(demand, agent, course.environment, forecast=ahead)
     demand.iloc[30:] *= 3
     second = simulate(demand, agent, course.environment, forecast=ahead)
@@ -170,7 +216,7 @@ def test_regret_is_the_extra_cost_over_the_exact_optimum(course):
 def test_the_reference_bill_is_the_rules_own_with_its_weights(course):
     n_time = 2 * SPAN
     run = simulate(
-        course.demand.iloc[:n_time], Newsvendor(), course.environment, forecast=window(course.rolling, 0, n_time)
+        course.demand.iloc[:n_time], Newsvendor(), course.environment, forecast=course.rolling.rows(0, n_time)
     )
     np.testing.assert_allclose(_reference_bill(course, n_time, PLAN), run.ticks["cost_usd"], rtol=1e-12)
     users = _reference_bill(course, n_time, replace(PLAN, cost_weight=0.0, sla_weight=2.0))
@@ -218,7 +264,7 @@ def test_demonstrations_are_the_optimums_own_choices(course):
         total = int(ticks["servers"].iloc[t] + ticks["booting"].iloc[t])
     # the days are side by side in the demonstrations, so compare the actions of the first day by their views
     agent = untrained(course)[2]
-    state, seen_first = agent.prepare(world, window(course.rolling, at, SPAN)), []
+    state, seen_first = agent.prepare(world, course.rolling.rows(at, at + SPAN)), []
 
     class Watching(Plan):
         def prepare(self, environment, forecast):
@@ -251,7 +297,7 @@ def test_bad_input_is_refused_with_a_reason(course, trained):
         agent.prepare(world, None)
     with pytest.raises(SchemaError, match="16 wide"):
         train(course, replace(PLAN, width=8), seed=0, initial=agent)
-    with pytest.raises(SchemaError, match="only 179 training ticks"):
+    with pytest.raises(SchemaError, match="only 171 training ticks"):
         train(course, replace(PLAN, updates=400, judge_every=400), seed=0)
     with pytest.raises(SchemaError, match="random"):
         make_scene(replace(course, environment=replace(world, boot_failure_prob=0.1)))
@@ -260,3 +306,15 @@ def test_bad_input_is_refused_with_a_reason(course, trained):
     with pytest.raises(TooShortError, match="days of demand"):
         make_course(course.demand)
     assert isinstance(agent, DQN)
+
+
+def test_forecasts_may_be_fitted_on_more_than_the_warm_days():
+    times = pd.date_range("2026-01-01", periods=10 * 144, freq="600s", tz="UTC")
+    level = 9000 * (1.5 + np.sin(2 * np.pi * np.arange(len(times)) / 144))
+    demand = pd.Series(np.random.default_rng(3).poisson(level).astype(float), index=times, name="requests")
+    days = {"warm_days": 5.0, "train_days": 3, "validation_days": 1, "test_days": 1}
+    short, long, same = (make_course(demand, fit_days=fit, **days) for fit in (None, 30.0, 5.0))
+    np.testing.assert_array_equal(same.rolling.quantiles, short.rolling.quantiles)
+    np.testing.assert_array_equal(long.rolling.quantiles[:144], short.rolling.quantiles[:144])  # there is no more past
+    assert (long.rolling.mean[144:] != short.rolling.mean[144:]).all()
+    assert long.environment == short.environment

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import time
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
@@ -12,11 +11,12 @@ import pandas as pd
 
 from support.autoscaling.environment import Environment
 from support.autoscaling.oracle import optimum_costs
-from support.autoscaling.simulate import Observation, Policy, Run, simulate
+from support.autoscaling.simulate import Policy, Run, simulate
+from support.autoscaling.timing import Timed
 from support.errors import SchemaError, TooShortError
 from support.forecasting import RollingQuantiles, roll_daily
 
-__all__ = ["PARTS", "Course", "make_course", "window"]
+__all__ = ["PARTS", "Course", "make_course"]
 
 PARTS = ("train", "validation", "test")
 MOST_SERVERS = 100  # the largest fleet that an agent may ask for
@@ -51,14 +51,14 @@ class Course:
         span = self.day_ticks
         return [
             simulate(
-                self.demand.iloc[at : at + span], policy, self.environment, forecast=window(self.rolling, at, span)
+                self.demand.iloc[at : at + span], policy, self.environment, forecast=self.rolling.rows(at, at + span)
             )
             for at in self.days[part].tolist()
         ]
 
     def decision_seconds(self, policy: Policy, part: str) -> np.ndarray:
         """Time of each decision of `policy` on the days of a part, seconds, (n_decision,)."""
-        timed = _Timed(policy)
+        timed = Timed(policy)
         self.runs(timed, part)
         return np.array(timed.spent)
 
@@ -68,41 +68,13 @@ class Course:
         return (np.asarray(costs_usd) - best) / best.mean()
 
 
-@dataclass(frozen=True)
-class _Timed:
-    """A policy and the time that each of its answers took, seconds."""
-
-    policy: Policy
-    spent: list[float] = field(default_factory=list)
-
-    @property
-    def name(self) -> str:
-        return self.policy.name
-
-    def prepare(self, environment: Environment, forecast: RollingQuantiles | None) -> Any:
-        return self.policy.prepare(environment, forecast)
-
-    def act(self, state: Any, seen: Observation) -> tuple[Any, int, str]:
-        began = time.perf_counter()
-        answer = self.policy.act(state, seen)
-        self.spent.append(time.perf_counter() - began)
-        return answer
-
-
-def window(rolling: RollingQuantiles, first: int, n_time: int) -> RollingQuantiles:
-    """The forecasts of `n_time` ticks from row `first` on."""
-    cut = slice(first, first + n_time)
-    return replace(
-        rolling, timestamps=rolling.timestamps[cut], quantiles=rolling.quantiles[cut], mean=rolling.mean[cut]
-    )
-
-
 def make_course(
-    demand: pd.Series, *, warm_days: float = 8.0, train_days: int = 35, validation_days: int = 14, test_days: int = 14,
-    **world: Any,
+    demand: pd.Series, *, warm_days: float = 8.0, fit_days: float | None = None, train_days: int = 35,
+    validation_days: int = 14, test_days: int = 14, **world: Any,
 ) -> Course:  # fmt: skip
-    """A course on the newest days of `demand`: each day's forecast is fitted on the `warm_days` before it.
+    """A course on the newest days of `demand`, after `warm_days` that come before the first of them.
 
+    Each day's forecast is fitted on the days of the course before it, at most `fit_days` (None: `warm_days`).
     The world is sized from the warm and the training days, by `Environment.for_demand(**world)`, with 1 to 100 servers.
     Raises TooShortError if the days do not suffice, SchemaError if a part has none or the boots are random.
     """
@@ -123,7 +95,7 @@ def make_course(
         Environment.for_demand(known.iloc[: first + train_days * day], **world), min_servers=1, max_servers=MOST_SERVERS
     )
     rolling = roll_daily(
-        known, known.index[first], train_days=warm_days, horizon_ticks=environment.boot_delay_ticks + 1,
+        known, known.index[first], train_days=fit_days or warm_days, horizon_ticks=environment.boot_delay_ticks + 1,
         lag_ticks=environment.metric_lag_ticks,
     )  # fmt: skip
     edges = np.cumsum([0, *wanted.values()]) * day

@@ -15,6 +15,7 @@ __all__ = ["NO_LIMIT", "Knobs", "Learner", "double_targets", "huber", "learn", "
 
 NO_LIMIT = 1e9  # Huber threshold and reward bound that are never reached
 WARM_UP = 200  # updates until the learning rate is at its height
+LEAST_SHARE = 0.02  # of an action in the loss, before the shares are scaled to sum to 1
 
 
 class Knobs(NamedTuple):
@@ -24,12 +25,14 @@ class Knobs(NamedTuple):
     learning_rate: Any
     last_learning_rate: Any
     discount: Any
+    discount_after: Any
     polyak: Any
     clip_norm: Any
     huber: Any
     reward_bound: Any
     priority_exponent: Any
     importance: Any
+    temperature: Any
     cost_weight: Any
     sla_weight: Any
 
@@ -49,7 +52,7 @@ def start_learner(params: Any) -> Learner:
 
 
 def double_targets(reward: Any, online_then: Any, target_then: Any, discount: Any) -> Any:
-    """r + gamma Q_target(s', argmax_a Q_online(s', a)), (n,): one net chooses, the other values.
+    """r + discount Q_target(s', argmax_a Q_online(s', a)), (n,): one net chooses, the other values.
 
     Source: van Hasselt, Guez and Silver (2016). No tick is the last one: a day ends, the service does not.
 
@@ -77,16 +80,26 @@ def huber(error: Any, threshold: Any) -> Any:
 def learn(
     graph: Any, knobs: Knobs, learner: Learner, batch: Transitions, weight: Any, key: jax.Array | None
 ) -> tuple[Learner, Any]:
-    """One update on a batch with weights (n,): (learner, temporal-difference errors (n,)). key: None for no noise."""
+    """One update on a batch with weights (n,), for all actions: (learner, errors (n,)). key: None for no noise.
+
+    An action's share of the loss is that of a softmax of the present values, so that the disasters nobody would choose
+    do not use up the net; within a state the share is the same whatever came, so the means stay what they are. errors:
+    root of the mean square over actions with these shares.
+    """
     keys: Any = (None, None, None) if key is None else jax.random.split(key, 3)
-    online_then = nnx.merge(graph, learner.params)(batch.then, keys[1])
-    target_then = nnx.merge(graph, learner.target)(batch.then, keys[2])
-    wanted = jax.lax.stop_gradient(double_targets(batch.reward, online_then, target_then, knobs.discount))
+    then = batch.then.reshape(-1, batch.then.shape[-1])
+    online_then = nnx.merge(graph, learner.params)(then, keys[1])
+    target_then = nnx.merge(graph, learner.target)(then, keys[2])
+    targets = double_targets(batch.reward.reshape(-1), online_then, target_then, knobs.discount_after)
+    wanted = jax.lax.stop_gradient(targets.reshape(batch.reward.shape))
 
     def loss_of(params: Any) -> tuple[Any, Any]:
         values = nnx.merge(graph, params)(batch.seen, keys[0])
-        error = jnp.take_along_axis(values, batch.action[:, None], axis=-1)[:, 0] - wanted
-        return (weight * huber(error, knobs.huber)).mean(), error
+        error = values - wanted
+        share = jax.lax.stop_gradient(jax.nn.softmax(values / knobs.temperature) + LEAST_SHARE)
+        share = share / share.sum(axis=-1, keepdims=True)
+        loss = (weight * (share * huber(error, knobs.huber)).sum(axis=-1)).mean()
+        return loss, jnp.sqrt((share * error**2).sum(axis=-1))
 
     gradient, error = jax.grad(loss_of, has_aux=True)(learner.params)
     size = optax.global_norm(gradient)

@@ -16,10 +16,9 @@ LEAST_ERROR = 1e-3  # added to each error, so that nothing is forgotten
 
 
 class Transitions(NamedTuple):
-    """seen (n, n_feature), action (n,), reward (n,), then (n, n_feature): the view one tick later."""
+    """seen (n, n_feature); of each action that was open: reward (n, n_action), then (n, n_action, n_feature), the view after."""
 
     seen: Any
-    action: Any
     reward: Any
     then: Any
 
@@ -33,23 +32,23 @@ class Replay(NamedTuple):
     highest: Any
 
 
-def empty_replay(capacity: int, n_feature: int) -> Replay:
+def empty_replay(capacity: int, n_feature: int, n_action: int) -> Replay:
     """A ring for `capacity` transitions, a multiple of 64. Raises SchemaError for another capacity.
 
     Example:
-        >>> float(empty_replay(128, 3).priority.sum())
+        >>> float(empty_replay(128, 3, 2).priority.sum())
         0.0
     """
     if capacity < BLOCK or capacity % BLOCK:
         raise SchemaError(f"replay: a capacity of {capacity}, it must be a multiple of {BLOCK}.")
-    seen, then = (jnp.zeros((capacity, n_feature), jnp.float32) for _ in range(2))
-    held = Transitions(seen, jnp.zeros(capacity, jnp.int32), jnp.zeros(capacity, jnp.float32), then)
+    shapes = (n_feature,), (n_action,), (n_action, n_feature)
+    held = Transitions(*(jnp.zeros((capacity, *shape), jnp.float32) for shape in shapes))
     return Replay(held, jnp.zeros(capacity, jnp.float32), jnp.int32(0), jnp.float32(1.0))
 
 
 def add(replay: Replay, new: Transitions) -> Replay:
     """Store transitions (n,) with the highest priority seen so far; the capacity must be a multiple of n."""
-    n = len(new.action)
+    n = len(new.seen)
 
     def put(ring: Any, rows: Any) -> Any:
         return jax.lax.dynamic_update_slice_in_dim(ring, rows.astype(ring.dtype), replay.cursor, axis=0)

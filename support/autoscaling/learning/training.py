@@ -16,23 +16,13 @@ from flax import nnx
 
 from support.autoscaling.engine_arrays import Shape
 from support.autoscaling.learning.agent import DQN, plain
-from support.autoscaling.learning.course import Course, window
+from support.autoscaling.learning.course import Course
+from support.autoscaling.learning.foresight import outcomes
 from support.autoscaling.learning.learner import NO_LIMIT, Knobs, Learner, learn, start_learner
 from support.autoscaling.learning.networks import QNetwork
-from support.autoscaling.learning.replay import Replay, Transitions, add, empty_replay, reprioritise, sample
+from support.autoscaling.learning.replay import Replay, add, empty_replay, reprioritise, sample
 from support.autoscaling.learning.view import FACTORS, n_features
-from support.autoscaling.learning.world import (
-    TICK_COLUMNS,
-    Scene,
-    advance,
-    bill,
-    day_fleets,
-    look,
-    make_scene,
-    open_scene,
-    play,
-    total_of,
-)  # fmt: skip
+from support.autoscaling.learning.world import TICK_COLUMNS, Scene, bill, day_fleets, look, make_scene, open_scene, play
 from support.autoscaling.policies import Newsvendor
 from support.autoscaling.simulate import Policy, simulate
 from support.errors import SchemaError
@@ -46,8 +36,10 @@ FLEET_FACTORS = (0.7, 1.6)  # a training fleet starts with this many times the s
 class LearningPlan:
     """How an agent learns. updates: steps of the optimiser; judge_every: updates between two looks at validation days.
 
-    environments: fleets that act at once, one tick an update. buffer: transitions remembered, a multiple of
-    environments and of 64. batch: transitions an update. discount: of the next tick's value. polyak: share of the
+    environments: fleets that act at once, one tick an update. buffer: states remembered with the outcomes of all their
+    actions, a multiple of environments and of 64. batch: states an update. ahead: ticks that an outcome is followed
+    for, with the slow net's actions, before a value is believed. discount: of the next tick. temperature: of the
+    softmax of the values that gives the actions their shares in the loss, in units of reward. polyak: share of the
     online weights that the target net takes on at each update. learning_rate falls geometrically to
     last_learning_rate. clip_norm: largest norm of the gradient. huber: threshold of the loss in units of reward, None
     for the square. reward_bound: rewards are clipped to +- this, None for never. priority_exponent, importance: alpha
@@ -57,17 +49,19 @@ class LearningPlan:
     bare bill. width: of the two hidden layers.
     """
 
-    updates: int = 14_000
-    judge_every: int = 1_000
+    updates: int = 10_000
+    judge_every: int = 500
     environments: int = 64
-    buffer: int = 2**17
-    batch: int = 256
+    buffer: int = 2**12
+    batch: int = 64
     width: int = 96
-    discount: float = 0.9
+    ahead: int = 8
+    discount: float = 0.95
+    temperature: float = 5.0
     polyak: float = 0.01
     learning_rate: float = 2e-3
     last_learning_rate: float = 5e-5
-    clip_norm: float = 40.0
+    clip_norm: float = 10.0
     huber: float | None = None
     reward_bound: float | None = None
     priority_exponent: float = 0.6
@@ -77,7 +71,7 @@ class LearningPlan:
     reference: Policy | None = field(default_factory=Newsvendor)
 
     def __post_init__(self) -> None:
-        for name in ("updates", "judge_every", "environments", "batch", "width"):
+        for name in ("updates", "judge_every", "environments", "batch", "ahead", "width"):
             if getattr(self, name) < 1:
                 raise SchemaError(f"learning: {name} is {getattr(self, name)}, it must be at least 1.")
         if self.buffer % self.environments:
@@ -86,14 +80,17 @@ class LearningPlan:
             )
         if not 0 <= self.discount < 1:
             raise SchemaError(f"learning: discount is {self.discount}, it must lie in [0, 1).")
+        if not self.temperature > 0:
+            raise SchemaError(f"learning: temperature is {self.temperature}, it must be above 0.")
 
     @property
     def knobs(self) -> Knobs:
         """The numbers that may change without compiling anew."""
         bounds = [NO_LIMIT if bound is None else bound for bound in (self.huber, self.reward_bound)]
         values = (
-            self.updates, self.learning_rate, self.last_learning_rate, self.discount, self.polyak, self.clip_norm,
-            *bounds, self.priority_exponent, self.importance, self.cost_weight, self.sla_weight,
+            self.updates, self.learning_rate, self.last_learning_rate, self.discount, self.discount**self.ahead,
+            self.polyak, self.clip_norm, *bounds, self.priority_exponent, self.importance, self.temperature,
+            self.cost_weight, self.sla_weight,
         )  # fmt: skip
         return Knobs(*(np.float32(value) for value in values))
 
@@ -141,21 +138,22 @@ def train(
                 raise SchemaError(f"learning: the initial net is {initial.width} wide, the plan says {plan.width}.")
             nnx.replace_by_pure_dict(params, jax.tree.map(jnp.asarray, initial.weights))
         learner = start_learner(params)
-        replay = empty_replay(plan.buffer, n_features(environment.boot_delay_ticks))
+        replay = empty_replay(plan.buffer, n_features(environment.boot_delay_ticks), len(FACTORS))
         scene = jax.device_put(scene)
         last = int(course.days["validation"][0]) - 1  # views after it belong to the validation days
-        if last <= plan.judge_every:
-            raise SchemaError(f"learning: judge_every is {plan.judge_every}, there are only {last} training ticks.")
+        most = last - plan.ahead  # an outcome ends before them
+        if most <= plan.judge_every:
+            raise SchemaError(f"learning: judge_every is {plan.judge_every}, there are only {most} training ticks.")
         scale = environment.price_server_tick_usd * float(scene.need[:last, -1, 0].mean())
         yardstick = _reference_bill(course, last + 1, plan)
         rng, best, kept, rows = np.random.default_rng(seed), np.inf, params, []
         for done in range(0, plan.updates, plan.judge_every):
             n_step = min(plan.judge_every, plan.updates - done)
-            starts = rng.integers(0, last - n_step, plan.environments)
+            starts = rng.integers(0, most - n_step, plan.environments)
             spread = np.exp(rng.uniform(np.log(FLEET_FACTORS[0]), np.log(FLEET_FACTORS[1]), plan.environments))
             fleets = np.clip(np.ceil(np.asarray(scene.need)[starts, 0, 0] * spread), 1, environment.max_servers)
             learner, replay, loss = _block(
-                graph, shape, plan.batch, n_step, scene, plan.knobs, scale, yardstick, learner, replay, starts, fleets,
+                graph, shape, plan.batch, plan.ahead, n_step, scene, plan.knobs, scale, yardstick, learner, replay, starts, fleets,
                 jax.random.key(int(rng.integers(2**31)), impl="unsafe_rbg"),
             )  # fmt: skip
             regret = judge(graph, shape, scene, course, learner.target, "validation")
@@ -179,7 +177,7 @@ def _reference_bill(course: Course, n_time: int, plan: LearningPlan) -> np.ndarr
     if plan.reference is None:
         return np.zeros(n_time)
     world = course.environment
-    run = simulate(course.demand.iloc[:n_time], plan.reference, world, forecast=window(course.rolling, 0, n_time))
+    run = simulate(course.demand.iloc[:n_time], plan.reference, world, forecast=course.rolling.rows(0, n_time))
     kept = [run.ticks.get(name, 0) for name in TICK_COLUMNS]
     prices = make_scene(course)[1].prices
     return np.asarray(bill(prices, kept, plan.cost_weight, plan.sla_weight), dtype=float)
@@ -191,9 +189,9 @@ def judge(graph: Any, shape: Shape, scene: Scene, course: Course, params: Any, p
     return float(course.regrets(np.asarray(costs), part).mean())
 
 
-@partial(jax.jit, static_argnums=(0, 1, 2, 3), donate_argnums=(8, 9))
+@partial(jax.jit, static_argnums=(0, 1, 2, 3, 4), donate_argnums=(9, 10))
 def _block(
-    graph: Any, shape: Shape, n_batch: int, n_step: int, scene: Scene, knobs: Knobs, scale: Any, yardstick: Any,
+    graph: Any, shape: Shape, n_batch: int, ahead: int, n_step: int, scene: Scene, knobs: Knobs, scale: Any, yardstick: Any,
     learner: Learner, replay: Replay, starts: Any, fleets: Any, key: Any,
 ) -> tuple[Learner, Replay, Any]:  # fmt: skip
     """`n_step` ticks of all fleets from rows `starts` (n_env,), one update after each: (learner, replay, mean loss)."""
@@ -203,11 +201,12 @@ def _block(
         t, key = now
         key_act, key_draw, key_learn = jax.random.split(key, 3)
         action = nnx.merge(graph, learner.params)(seen, key_act, own_noise=True).argmax(axis=-1)
-        state, kept = advance(shape, scene, state, starts, t, scene.next_totals[total_of(state), action])
-        cost = bill(scene.prices, kept, knobs.cost_weight, knobs.sla_weight)
-        reward = jnp.clip((yardstick[starts + t] - cost) / scale, -knobs.reward_bound, knobs.reward_bound)
-        then = look(shape, scene, state, starts, t + 1)
-        replay = add(replay, Transitions(seen, action, reward, then))
+        new, after, then = outcomes(
+            graph, shape, ahead, scene, knobs, scale, yardstick, learner.target, state, seen, starts, t
+        )
+        taken = jnp.arange(len(starts)) * len(FACTORS) + action
+        state, then = jax.tree.map(lambda x: x[taken], (after, then))
+        replay = add(replay, new)
         importance = knobs.importance + (1 - knobs.importance) * jnp.minimum(learner.step / knobs.updates, 1.0)
         batch, index, weight = sample(replay, n_batch, importance, key_draw)
         learner, error = learn(graph, knobs, learner, batch, weight, key_learn)
