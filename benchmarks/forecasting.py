@@ -189,12 +189,13 @@ def main() -> None:
     except BookError as error:
         parser.exit(2, f"{error}\n")
     path = ROOT / "benchmarks" / "results" / "forecasting.json"
-    results = json.loads(path.read_text())["results"] if path.exists() else {}
     for data in made:
         if asked.profile == "ci":
             data = replace(data, panel=dict(list(data.panel.items())[:CI_SERIES]))
-        kept = results.setdefault(asked.profile, {})
         found = run(data, [BASELINE, *asked.models])
+        # read only now: another run may have written meanwhile
+        results = json.loads(path.read_text())["results"] if path.exists() else {}
+        kept = results.setdefault(asked.profile, {})
         kept[data.name] = merged(kept.get(data.name, {}), found, ensembles=ENSEMBLES, baseline=BASELINE)
         store("forecasting", results, PACKAGES, quiet=True)
 

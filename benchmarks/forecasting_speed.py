@@ -5,8 +5,8 @@ benchmarks/results/forecasting_speed.json, where parts that are not measured aga
 Series of 2,000 values of 5 minutes (a daily profile, a wandering level, bursts), a day ahead. Imports are not counted; the first
 forecast of each model in a process is, for that is what a user waits for. Other programs may share the machine: CPU
 seconds are the fairer clock then, and load_at_start says how busy it was; Prophet optimises in a child process, whose CPU
-seconds are not among them. Patches: a step of the training of the LSTM that reads its context value by value, against one
-that reads it in blocks, compilation not counted.
+seconds are not among them. Patches: a step of the training of the LSTM, and of the multi-scale transformer, that read
+their context value by value, against one in blocks; compilation not counted.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ import sys
 import time
 from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
+from functools import partial
 from typing import Any
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # before NumPy is imported
@@ -27,7 +28,7 @@ import pandas as pd
 
 from benchmarks.record import ROOT, stamp, store
 from support.forecasting.local_models import LOCAL_MODELS
-from support.forecasting.neural.models import fit_lstm
+from support.forecasting.neural.models import fit_lstm, fit_transformer
 from support.forecasting.neural.training import TrainingPlan
 from support.forecasting.quantile_frame import QUANTILE_LEVELS
 from support.forecasting.recommendation import RECOMMENDED, recommend, recommended
@@ -38,10 +39,14 @@ SIZES = (10, 100, 1_000, 10_000)  # series, each at the short horizon
 OTHERS = ("AutoETS (AZN)", "DynamicOptimizedTheta", "AutoARIMA (m=1)", "SARIMAX(1,1,2)+Fourier", "Prophet")
 N_OTHERS, N_MANY = 8, 100  # series for each of the others, and of the target
 PATCHES, PATCH_CONTEXT = (1, 4, 12), 576  # steps; the last is the book's own
-# The pair that was said to be 15 times apart: two layers, value by value, against one layer over patches of 8
+# Steps of the optimiser between two looks at the clock, as many before that compile: attention over single steps is slow
+PATCHED = {"LSTM": (fit_lstm, 50), "Transformer": (fit_transformer, 5)}
+# The pair that was said to be 15 times apart, 19 with the larger batch: two layers, value by value, against one layer over
+# patches of 8, seven levels
 SAID = {"context": 96, "horizon": 24}
+SAID_LEVELS = QUANTILE_LEVELS[1::2]
 SAID_PAIR = ({"patch": 1, "n_layer": 2}, {"patch": 8, "n_layer": 1})
-PATCH_STEPS = 50  # of the optimiser between two looks at the clock, after as many that compile
+SAID_BATCHES = (64, 256)
 SEED = 20261121
 PARTS = {  # by --only, the name in the record
     "hundred": f"{RECOMMENDED}, {N_MANY} series, a day ahead",
@@ -126,33 +131,47 @@ def others(sample: np.ndarray) -> dict[str, Any]:
     return found
 
 
-def training_step(train: dict[str, np.ndarray], *, context: int, horizon: int, patch: int, n_layer: int = 1) -> dict:
-    """Milliseconds of a step of the LSTM's training, with a fiftieth of a look at the validation slice."""
-    load, clocks = os.getloadavg()[0], []
-    fit_lstm(
-        train, context=context, horizon=horizon, season=SEASON, levels=QUANTILE_LEVELS,
-        rng=np.random.default_rng(SEED), patch=patch, n_layer=n_layer,
-        plan=TrainingPlan(steps=2 * PATCH_STEPS, judge_every=PATCH_STEPS),
+def training_step(
+    net: str, train: dict[str, np.ndarray], *, context: int, horizon: int, batch: int = 64,
+    levels: np.ndarray = QUANTILE_LEVELS, **options: Any,
+) -> dict[str, Any]:  # fmt: skip
+    """Milliseconds of a step of a net's training, with its share of one look at the validation slice."""
+    (fit, steps), load, clocks = PATCHED[net], os.getloadavg()[0], []
+    fit(
+        train, context=context, horizon=horizon, season=SEASON, levels=levels, rng=np.random.default_rng(SEED),
+        plan=TrainingPlan(steps=2 * steps, judge_every=steps, batch=batch), **options,
         progress=lambda *_: clocks.append((time.perf_counter(), time.process_time())),
     )  # fmt: skip
-    wall, cpu = (1000 * (last - first) / PATCH_STEPS for first, last in zip(*clocks, strict=True))
+    wall, cpu = (1000 * (last - first) / steps for first, last in zip(*clocks, strict=True))
     row = {"wall_ms_a_step": round(wall, 2), "cpu_ms_a_step": round(cpu, 2), "load_at_start": round(load, 1)}
-    return told(f"context {context}, patches of {patch}, {n_layer} layers", row)
+    return told(f"{net}, context {context}, batch {batch}, {options}", row)
+
+
+def in_turns(measured: list[Callable[[], dict[str, Any]]]) -> list[dict[str, Any]]:
+    """The median of three rounds of each, by processor time, one after the other in each round."""
+    rounds = [[one() for one in measured] for _ in range(3)]
+    return [sorted(rows, key=lambda row: row["cpu_ms_a_step"])[1] for rows in zip(*rounds, strict=True)]
+
+
+def faster(slow: dict[str, Any], fast: dict[str, Any]) -> float:
+    """How many times as fast, by processor time: the clock on the wall tells as much of other programs."""
+    return round(float(slow["cpu_ms_a_step"] / fast["cpu_ms_a_step"]), 2)
 
 
 def patches(many: np.ndarray) -> dict[str, Any]:
-    """A step of the LSTM's training by the length of its patches, and how many times as fast the last is, by CPU."""
+    """A step of training by the length of the patches, and how many times as fast the last length is as the first."""
     train = {f"s{k}": row for k, row in enumerate(many)}
-    ratio = lambda slow, fast: round(slow["cpu_ms_a_step"] / fast["cpu_ms_a_step"], 2)  # noqa: E731
-    found: dict[str, Any] = {
-        str(patch): training_step(train, context=PATCH_CONTEXT, horizon=HORIZON, patch=patch) for patch in PATCHES
-    }
-    pair = [training_step(train, **SAID, **one) for one in SAID_PAIR]
-    said = SAID | {"slow": SAID_PAIR[0] | pair[0], "fast": SAID_PAIR[1] | pair[1], "faster": ratio(*pair)}
-    faster = ratio(found[str(PATCHES[0])], found[str(PATCHES[-1])])
-    return (
-        {"context": PATCH_CONTEXT, "horizon": HORIZON, "series": len(many)} | found | {"faster": faster, "said": said}
-    )
+    found: dict[str, Any] = {"context": PATCH_CONTEXT, "horizon": HORIZON, "series": len(many)}
+    for net in PATCHED:
+        each = partial(training_step, net, train, context=PATCH_CONTEXT, horizon=HORIZON)
+        rows = in_turns([partial(each, patch=patch) for patch in PATCHES])
+        found[net] = dict(zip(map(str, PATCHES), rows, strict=True)) | {"faster": faster(rows[0], rows[-1])}
+    said: dict[str, Any] = dict(SAID)
+    for batch in SAID_BATCHES:
+        each = partial(training_step, "LSTM", train, **SAID, levels=SAID_LEVELS, batch=batch)
+        slow, fast = in_turns([partial(each, **one) for one in SAID_PAIR])
+        said[str(batch)] = {"slow": SAID_PAIR[0] | slow, "fast": SAID_PAIR[1] | fast, "faster": faster(slow, fast)}
+    return found | {"said": said}
 
 
 def main() -> None:

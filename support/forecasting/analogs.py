@@ -10,10 +10,21 @@ from __future__ import annotations
 from typing import Protocol
 
 import numpy as np
+from numba import njit
+from numpy.lib.stride_tricks import sliding_window_view
 from scipy.signal import lfilter
 from scipy.stats import norm, rankdata
 
-__all__ = ["AnalogExpert", "Expert", "LevelExpert", "NaiveExpert", "short_cycle"]
+__all__ = [
+    "AnalogExpert",
+    "Expert",
+    "LevelExpert",
+    "NaiveExpert",
+    "TypicalExpert",
+    "newest_profile",
+    "short_cycle",
+    "typical_profile",
+]
 
 # Chosen on series and times outside the windows of the benchmark's `SETS`; that there is an expert for shifts of level
 # was decided after they had been looked at. Rates are per step, distances in normal scores.
@@ -23,10 +34,8 @@ SEASON_WEIGHT, CYCLE_WEIGHT = 1.0, 8.0  # of the distance on the circle of the s
 MEMORY_SEASONS = 7.0  # an analog this old counts 1 / e as much
 FLOOR = 1e-3  # of all weight, spread evenly over the past, so that tails are never those of one analog
 BURN_STEPS = 50  # before the first analog, while the levels settle
-PROFILE_DECAY, PROFILE_STEPS = (
-    0.6,
-    2,
-)  # of the mean over past seasons: each counts 0.6 of the next, 2 steps to each side
+PROFILE_DECAY, PROFILE_STEPS = 0.6, 2  # of a mean over past seasons: each counts 0.6 of the next, 2 steps to each side
+TYPICAL_SEASONS = 5  # the median of so many: two odd days are outvoted, and a peak of one step stays one
 LEAST_CYCLE, LEAST_CORRELATION, NEARLY = 4, 0.15, 0.85  # of a short cycle; a shorter one nearly as strong is taken
 TREND_RATE = 0.03  # of the level that is taken off before a cycle is looked for
 LEVEL_STRIDE = 4  # every fourth error of a level is kept: neighbours tell the same
@@ -78,27 +87,28 @@ def short_cycle(values: np.ndarray, season: int) -> tuple[int, float]:
 class AnalogExpert:
     """Weighted quantiles of what followed the past moments like now.
 
-    values: (n_time,). rates, importance: of the levels that are compared. profile: forecast the difference from the mean
-    of the same phase over past seasons (`decay` from one to the one before; 0: the last season alone) instead.
+    values: (n_time,). rates, importance: of the levels that are compared. profile: (n_time + season,), what the seasons
+    before lead one to expect; the differences from it are forecast instead of the values.
     """
 
     def __init__(
         self, values: np.ndarray, season: int, *, rates: tuple[float, ...] = RATES,
-        importance: tuple[float, ...] = IMPORTANCE, profile: bool = False, decay: float = PROFILE_DECAY,
+        importance: tuple[float, ...] = IMPORTANCE, profile: np.ndarray | None = None,
     ) -> None:  # fmt: skip
         self.season, n = season, len(values)
-        settle = min(BURN_STEPS, n // 4)
-        self.profile = _profile(values, season, decay) if profile else np.zeros(n + season)
-        self.first = (season if profile else 0) + settle
-        self.target = values - np.where(np.arange(n) < (season if profile else 0), values, self.profile[:n])
+        settle, unknown = min(BURN_STEPS, n // 4), 0 if profile is None else season
+        self.profile = np.zeros(n + season) if profile is None else profile
+        self.first = unknown + settle
+        self.target = values - np.where(np.arange(n) < unknown, values, self.profile[:n])
         self.order = np.argsort(self.target, kind="stable")
+        self.ordered = self.target[self.order]
         start = self.first - settle
         known = np.stack([rankdata(smoothed(self.target[start:], r)) for r in rates])
         self.scores = np.zeros((len(rates), n))
         self.scores[:, start:] = norm.ppf((known - 0.5) / (n - start))
         self.importance = np.array(importance)[:, None]
         self.season_weight = SEASON_WEIGHT + CYCLE_WEIGHT * _repeats(self.target[start:], season) ** 2
-        self.cycle, self.strength = (0, 0.0) if profile else short_cycle(values, season)
+        self.cycle, self.strength = short_cycle(values, season) if profile is None else (0, 0.0)
 
     def weights(self, origin: int) -> np.ndarray:
         """Weight of each moment (n_time,) as an analog of `origin`; zero after it."""
@@ -114,18 +124,8 @@ class AnalogExpert:
 
     def at(self, origin: int, steps: np.ndarray, levels: np.ndarray) -> np.ndarray:
         """Quantiles; see `Expert`. The values are sorted once: a step ahead only moves the weights along them."""
-        weights = self.weights(origin)
-        moment = self.order - steps[:, None]  # of the analog whose future each sorted value is
-        used = (moment >= self.first) & (self.order <= origin)
-        held = np.where(used, weights[np.clip(moment, 0, None)], 0.0)
-        middles = np.cumsum(held, axis=1) - held / 2
-        ordered = self.target[self.order]
-        total = np.maximum(held.sum(axis=1, keepdims=True), np.finfo(float).tiny)
-        found = np.stack(
-            [np.interp(levels, m[u] / t, ordered[u]) if u.any() else np.zeros(len(levels))
-             for m, u, t in zip(middles, used, total, strict=True)]
-        )  # fmt: skip
-        return found + self.profile[origin + 1 + (steps - 1) % self.season][:, None]
+        found = _after(self.order, self.ordered, self.weights(origin), steps, self.first, origin, levels)
+        return np.asarray(found + self.profile[origin + 1 + (steps - 1) % self.season][:, None])
 
 
 class LevelExpert:
@@ -167,6 +167,18 @@ class NaiveExpert:
         return np.asarray(repeated[:, None] + np.quantile(known[self.season :] - known[: -self.season], levels))
 
 
+class TypicalExpert:
+    """A profile, plus quantiles of the past differences from it. profile: as for `AnalogExpert`."""
+
+    def __init__(self, values: np.ndarray, season: int, profile: np.ndarray) -> None:
+        self.season, self.profile, self.errors = season, profile, (values - profile[: len(values)])[season:]
+
+    def at(self, origin: int, steps: np.ndarray, levels: np.ndarray) -> np.ndarray:
+        """Quantiles; see `Expert`."""
+        expected = self.profile[origin + 1 + (steps - 1) % self.season]
+        return np.asarray(expected[:, None] + np.quantile(self.errors[: origin + 1 - self.season], levels))
+
+
 def _repeats(values: np.ndarray, season: int) -> float:
     """Autocorrelation of the ranks at the season, at least zero; zero if the values are too few or constant."""
     if len(values) < 2 * season or np.ptp(values) == 0:
@@ -176,8 +188,13 @@ def _repeats(values: np.ndarray, season: int) -> float:
     return max(0.0, float((ranks[season:] * ranks[:-season]).mean() / (ranks**2).mean()))
 
 
-def _profile(values: np.ndarray, season: int, decay: float) -> np.ndarray:
-    """Mean of the same phase over the seasons before, (n_time + season,), NaN-free from the second season on."""
+def newest_profile(values: np.ndarray, season: int, decay: float = PROFILE_DECAY) -> np.ndarray:
+    """Mean of the same phase over the seasons before, (n_time + season,), from the second season on, the newest most.
+
+    decay: of the weight from one season to the one before; 0 is the last season alone. Example:
+        >>> newest_profile(np.array([1.0, 2.0, 3.0, 6.0]), 2, decay=0.0).tolist()
+        [0.0, 0.0, 1.0, 2.0, 3.0, 6.0]
+    """
     n = len(values)
     near = PROFILE_STEPS if decay and season > 4 * PROFILE_STEPS else 0
     calm = np.convolve(np.pad(values, near, mode="edge"), np.full(2 * near + 1, 1 / (2 * near + 1)), "valid")
@@ -187,3 +204,46 @@ def _profile(values: np.ndarray, season: int, decay: float) -> np.ndarray:
         before = slice(start - season, here.stop - season)
         total[here], mass[here] = calm[before] + decay * total[before], 1 + decay * mass[before]
     return total / np.maximum(mass, 1)
+
+
+def typical_profile(values: np.ndarray, season: int) -> np.ndarray:
+    """Median of the same phase over up to five seasons before, (n_time + season,), from the second season on.
+
+    Example:
+        >>> typical_profile(np.array([1.0, 9.0, 2.0, 3.0]), 1).tolist()
+        [1.0, 1.0, 5.0, 2.0, 2.5]
+    """
+    n = len(values)
+    rows = -(-n // season)
+    table = np.pad(values, (0, rows * season - n)).reshape(rows, season)
+    early = [np.median(table[: max(1, r)], axis=0)[None] for r in range(min(TYPICAL_SEASONS, rows + 1))]
+    late = [np.median(sliding_window_view(table, TYPICAL_SEASONS, axis=0), axis=-1)] if rows >= TYPICAL_SEASONS else []
+    return np.concatenate(early + late).ravel()[: n + season]
+
+
+@njit(cache=True)
+def _after(
+    order: np.ndarray, ordered: np.ndarray, weights: np.ndarray, steps: np.ndarray, first: int, origin: int,
+    levels: np.ndarray,
+) -> np.ndarray:  # fmt: skip
+    """Weighted quantiles (n_step, n_level) of what came `steps` after each moment, linear between the middles of weights."""
+    found = np.zeros((len(steps), len(levels)))
+    for s, step in enumerate(steps):
+        total = 0.0
+        for place in order:
+            if place - step >= first and place <= origin:
+                total += weights[place - step]
+        held, middle, value, k = 0.0, -1.0, 0.0, 0
+        for i, place in enumerate(order):
+            if place - step < first or place > origin or k == len(levels) or total <= 0:
+                continue
+            weight = weights[place - step]
+            here = (held + weight / 2) / total
+            held += weight
+            while k < len(levels) and here >= levels[k]:
+                share = (levels[k] - middle) / (here - middle) if here > middle else 1.0
+                found[s, k] = ordered[i] if middle < 0 else value + share * (ordered[i] - value)
+                k += 1
+            middle, value = here, ordered[i]
+        found[s, k:] = value
+    return found

@@ -228,6 +228,8 @@ def _metadata(index: pd.MultiIndex, metadata: pd.DataFrame) -> dict[str, np.ndar
     lacking = [name for name in names if name not in table.index]
     if lacking or table.index.has_duplicates:
         raise SchemaError(f"features: metadata need one row a series; they lack or repeat {lacking[:5] or 'some'}.")
+    if table.columns.empty:  # a file of one series says nothing of it
+        return {}
     words = [c for c in table if not pd.api.types.is_numeric_dtype(table[c]) or table[c].dtype == bool]
     coded = pd.get_dummies(table, columns=words, dtype=float).reindex(names)
     return {str(name): coded[name].to_numpy(float)[index.codes[0]] for name in coded}

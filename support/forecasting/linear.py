@@ -156,8 +156,11 @@ class RVFLEnsemble:
 
     def predict(self, contexts: Mapping[str, np.ndarray], *, rng: np.random.Generator) -> dict[str, np.ndarray]:
         """As `LinearForecast.predict`."""
-        each = [member.predict(contexts, rng=rng) for member in self.members]
-        return {name: np.asarray(np.mean([one[name] for one in each], axis=0)) for name in contexts}
+        return dict(zip(contexts, self.by_member(contexts, rng=rng).mean(axis=0), strict=True))
+
+    def by_member(self, contexts: Mapping[str, np.ndarray], *, rng: np.random.Generator) -> np.ndarray:
+        """Quantiles (n_member, n_series, horizon, n_level) of each member: their spread is what the random weights do."""
+        return np.stack([[*member.predict(contexts, rng=rng).values()] for member in self.members])
 
 
 def fit_rvfl_ensemble(

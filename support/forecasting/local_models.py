@@ -8,6 +8,7 @@ statsforecast fits; a fit that fails raises ValueError or an ArithmeticError, wh
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any, Protocol
 
 import numpy as np
@@ -22,7 +23,7 @@ from support.forecasting.structural import structural
 __all__ = ["BASELINE", "LOCAL_MODELS", "LocalModel", "seasonal_naive_empirical"]
 
 BASELINE = "SNaive+emp.q"
-PHASE_STEPS = 6  # climatology pools phases this far to either side: half an hour of 5-minute steps
+PHASE_DIVISOR = 48  # climatology pools phases a 48th of the season to either side: half an hour of a day
 # What statsforecast raises when no candidate could be fitted or a series is too short: these classes themselves, not their
 # subclasses, which are bugs and pass through.
 LIBRARY_FAILURES = (Exception, NotImplementedError)
@@ -57,9 +58,9 @@ def seasonal_naive_empirical(
 def climatology(
     context: np.ndarray, horizon: int, season: int, levels: np.ndarray, rng: np.random.Generator
 ) -> np.ndarray:
-    """Quantiles of all past values at the same phase of the season, and at phases up to half an hour to either side.
+    """Quantiles of all past values at the same phase of the season, and at phases up to a 48th of it to either side.
 
-    Raises TooShortError unless the context holds a whole season.
+    Half an hour of a day, whole steps only: none by the hour, 6 of 5 minutes, 30 of a minute. Raises TooShortError unless the context holds a whole season.
 
     Example:
         >>> climatology(np.array([1.0, 2.0, 3.0]), 1, 1, np.array([0.5]), np.random.default_rng(0)).tolist()
@@ -67,7 +68,7 @@ def climatology(
     """
     _need(context, season, season)
     phase = np.arange(len(context)) % season
-    near = min(PHASE_STEPS, (season - 1) // 2)
+    near = season // PHASE_DIVISOR
     out = np.empty((horizon, len(levels)))
     for h in range(min(horizon, season)):
         away = np.abs(phase - (len(context) + h) % season)
@@ -125,6 +126,7 @@ LOCAL_MODELS: dict[str, LocalModel] = {
     "MSTL+AutoARIMA": _gaussian(_mstl(lambda: AutoARIMA(season_length=1))),
     "MSTL+AutoETS (ZZN)": _gaussian(_mstl(lambda: AutoETS(season_length=1, model="ZZN"))),
     "SARIMAX(1,1,2)+Fourier": sarimax,
+    "SARIMAX(2,0,1)+Fourier": partial(sarimax, order=(2, 0, 1)),
     "Prophet": prophet,
     "Structural": structural,
     "Gaussian process": gaussian_process,

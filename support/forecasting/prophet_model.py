@@ -45,8 +45,9 @@ def prophet(
     taken to begin on a Monday. country: ISO code; each public holiday is a day with one common effect. yearly_pairs,
     hourly_pairs: of sine and cosine of the year (of little use with less than a year of context) and of the hour, at
     most as many as its steps can tell apart; 0 leaves the season out. mode: whether seasons, holidays and covariates
-    are added to the trend or are shares of it, "additive" or "multiplicative". Raises TooShortError with fewer than two
-    values, SchemaError for another mode or an hour of fewer than 3 steps, ValueError if Stan's optimiser fails.
+    are added to the trend or are shares of it, "additive" or "multiplicative". Missing values (NaN) are left out.
+    Raises TooShortError with fewer than two values, SchemaError for another mode or an hour of fewer than 3 steps,
+    ValueError if Stan's optimiser fails.
     Source: Taylor and Letham (2018), The American Statistician 72.
     """
     if mode not in MODES or min(yearly_pairs, hourly_pairs) < 0:

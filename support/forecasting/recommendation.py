@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 import pandas as pd
@@ -11,11 +12,18 @@ from scipy.linalg import toeplitz
 
 from support.errors import SchemaError, TooShortError
 from support.forecast import Forecast
-from support.forecasting.analogs import AnalogExpert, Expert, LevelExpert, NaiveExpert
+from support.forecasting.analogs import (
+    AnalogExpert,
+    Expert,
+    LevelExpert,
+    NaiveExpert,
+    TypicalExpert,
+    newest_profile,
+    typical_profile,
+)
 from support.forecasting.joint_paths import with_tails
-from support.forecasting.local_models import seasonal_naive_empirical
-from support.forecasting.metrics import pinball
 from support.forecasting.quantile_frame import QUANTILE_LEVELS
+from support.forecasting.weighing import excess_share, judged_steps, past_losses, weighted_median, weights_by_step
 
 __all__ = ["RECOMMENDED", "Recommendation", "recommend", "recommended"]
 
@@ -23,17 +31,22 @@ RECOMMENDED = "Recommended"
 MIXTURE, ANALOGS, LEVEL, NAIVE = "analog mixture", "analogs", "hedged naive", "seasonal naive"
 LEAST_SEASONS, LEAST_VALUES = 3, 400  # of past; with less there are too few moments like now
 NEWEST_VALUES = 2016  # of the past that are used: a week of 5 minutes
-# CPU seconds a series and a million (value x step), rounded up; benchmarks/forecasting_speed.py measures the first
-COST_SECONDS = {MIXTURE: 0.45, ANALOGS: 0.12, LEVEL: 0.03}
-LEVEL_RATES, NAIVE_SHARE = (0.2, 0.5), 0.75  # where the past is short
+# CPU seconds a series, and a million (value x step) more; rounded up, compilation left out; benchmarks/forecasting_speed.py
+COST_SECONDS = {MIXTURE: (0.035, 0.12), ANALOGS: (0.004, 0.01), LEVEL: (0.012, 0.01), NAIVE: (0.0, 0.0)}
+# All below was chosen on windows that end before the first of the benchmark's, of all its series, and on short stretches
+# of them; what was there before had been chosen on series and times outside the windows of its `SETS`, but for the shares
+# for a short past, now replaced, and for the experts for shifts of level, decided after those windows had been looked at
+LEVEL_RATES = (0.05, 0.1, 0.2)  # where the past is short
+LEAST_SHARES = (0.75, 0.5)  # of seasonal naive there: with less than three seasons, and with more
+N_SHORT_ORIGINS, N_SHORT_STEPS = 30, 7  # where and how far ahead they are judged
+LEAST_ERRORS, FIRST_SHORT_FRAC = 10, 1 / 3  # of seasonal naive, and of the past, before the first of these
+REPEATED_SHORT, REPEATED = 0.5, 0.8  # share of values that are those of a season ago: then seasonal naive itself
 FEWER_RATES, FEWER_IMPORTANCE = (0.5, 0.1, 0.02), (2.0, 1.0, 0.5)
-# How experts are weighed on the past: chosen on series and times outside the windows of the benchmark's `SETS`, but for
-# one prior, and the shares for a short past above, which were kept after those windows had been looked at
+SLOW_RATES, SLOW_IMPORTANCE = (0.02, 0.005), (0.5, 0.5)  # hardly where it is now: for far ahead
 ORIGINS_PER_SEASON, FIRST_ORIGIN_FRAC, MOST_ORIGINS = 4, 0.25, 12
-N_JUDGED_STEPS, SHORT_SEASONS = 10, 1 / 6  # steps at which they are judged; up to a sixth of a season is short
-TEMPERATURE = 0.3  # a loss 30 % higher than the best's costs a factor of e
-HALF_LIFE_SEASONS = 0.2  # what they did lately tells most
-PRIOR = (0.0, 0.0, -1.0, -1.0, -1.0, -1.0, -1.0)  # logarithm of the weight before they are judged
+PRIOR = np.array(
+    [0.0, -1.0, -1.0, -1.0, -1.0, -1.0, 0.0, 0.0, 0.0, 0.0]
+)  # logarithm of the weight before they are judged
 LEAST_TEMPLATES = 20  # past vectors for the ranks of paths; with fewer, one coefficient
 DRAWS = 200
 
@@ -95,16 +108,13 @@ def recommend(
     shortest = min(len(v) for v in panel.values())
     best, reason = _by_length(shortest, season)
     work = sum(min(len(v), NEWEST_VALUES) for v in panel.values()) * horizon / 1e6
-    order = [MIXTURE, ANALOGS, LEVEL, NAIVE]
-    for choice in order[order.index(best) :]:
-        seconds = COST_SECONDS.get(choice, 0.0) * work
+    needed = {name: len(panel) * series + million * work for name, (series, million) in COST_SECONDS.items()}
+    for choice in (best, *([ANALOGS] if best == MIXTURE else []), NAIVE):
+        seconds = needed[choice]
         if seconds <= budget_s:
             break
     if choice != best:
-        needed = COST_SECONDS[best] * work
-        reason = (
-            f"{best} would take about {needed:.3g} s for {len(panel)} series, more than the {budget_s:g} s allowed."
-        )
+        reason = f"{best} would take about {needed[best]:.3g} s for {len(panel)} series, more than the {budget_s:g} s allowed."
     return Recommendation(choice, reason, seconds, horizon, season, np.asarray(levels, float))
 
 
@@ -143,82 +153,61 @@ def _by_length(n: int, season: int) -> tuple[str, str]:
 def _quantiles(choice: str, context: np.ndarray, horizon: int, season: int, levels: np.ndarray) -> np.ndarray:
     context = context[-max(NEWEST_VALUES, LEAST_SEASONS * season) :]
     steps, origin = np.arange(1, horizon + 1), len(context) - 1
-    if choice == NAIVE:
-        return seasonal_naive_empirical(context, horizon, season, levels, np.random.default_rng(0))
+    naive = NaiveExpert(context, season).at(origin, steps, levels)
+    if choice == NAIVE or _repeated(choice, context, season):
+        return naive
     if choice == LEVEL:
-        return np.sort(_hedged(context, season, steps, levels), axis=-1)
+        return np.sort(_hedged(context, season, horizon, levels, naive), axis=-1)
     if choice == ANALOGS:
         return np.sort(AnalogExpert(context, season).at(origin, steps, levels), axis=-1)
     experts = _experts(context, season)
-    short, long = _weights(experts, context, horizon, season, levels)
-    share = 1 / (1 + (steps / (1.5 * max(1.0, SHORT_SEASONS * season))) ** 4)  # of the short weights, from 1 to 0
-    weights = short[:, None] * share + long[:, None] * (1 - share)
+    first, every = max(int(len(context) * FIRST_ORIGIN_FRAC), 2 * season), max(1, season // ORIGINS_PER_SEASON)
+    origins = np.arange(origin - 1, first, -every)[:MOST_ORIGINS]
+    judged = judged_steps(origins, horizon, now=origin, season=season)
+    losses = past_losses(experts, context, origins, judged, horizon, levels)
+    weights = weights_by_step(losses, origins, now=origin, season=season, prior=PRIOR)
     stacked = np.stack([e.at(origin, steps, levels) for e in experts])
-    return np.sort(_weighted_median(stacked, weights[:, :, None]), axis=-1)
+    return np.sort(weighted_median(stacked, weights[:, :, None]), axis=-1)
+
+
+def _repeated(choice: str, context: np.ndarray, season: int) -> bool:
+    """Whether the past repeats itself so exactly that seasonal naive is as good as right; any other is a risk then."""
+    same = context[season:] == context[:-season]
+    if choice == LEVEL:
+        return bool(same.mean() >= REPEATED_SHORT)
+    return bool(same[-season:].all() and same.mean() >= REPEATED)
 
 
 def _experts(context: np.ndarray, season: int) -> list[Expert]:
+    typical = typical_profile(context, season)
+    fewer = partial(AnalogExpert, context, season, rates=FEWER_RATES, importance=FEWER_IMPORTANCE)
     return [
-        AnalogExpert(context, season, rates=FEWER_RATES, importance=FEWER_IMPORTANCE),
+        fewer(),
         AnalogExpert(context, season),
-        AnalogExpert(context, season, rates=FEWER_RATES, importance=FEWER_IMPORTANCE, profile=True),
-        AnalogExpert(context, season, rates=FEWER_RATES, importance=FEWER_IMPORTANCE, profile=True, decay=0.0),
+        fewer(profile=newest_profile(context, season)),
+        fewer(profile=newest_profile(context, season, decay=0.0)),
         LevelExpert(context, rate=0.05),
         LevelExpert(context, rate=0.01),
         NaiveExpert(context, season),
+        TypicalExpert(context, season, typical),
+        fewer(profile=typical),
+        AnalogExpert(context, season, rates=SLOW_RATES, importance=SLOW_IMPORTANCE),
     ]
 
 
-def _weights(
-    experts: list[Expert], context: np.ndarray, horizon: int, season: int, levels: np.ndarray
-) -> tuple[np.ndarray, np.ndarray]:
-    """Weights (n_expert,) for short and long steps, by how the experts did from past moments of the context."""
-    n = len(context)
-    judged = np.unique(np.geomspace(1, horizon, N_JUDGED_STEPS).round().astype(int))
-    every = max(1, season // ORIGINS_PER_SEASON)
-    origins = np.arange(n - 2, max(int(n * FIRST_ORIGIN_FRAC), 2 * season), -every)[:MOST_ORIGINS]
-    loss, mass = np.zeros((len(experts), len(judged))), np.zeros(len(judged))
-    for origin in origins:
-        steps = judged[(judged < n - origin) & (judged < origin - season)]
-        if not len(steps):
-            continue
-        lately = 0.5 ** ((n - 1 - origin - steps) / (HALF_LIFE_SEASONS * season))
-        for k, expert in enumerate(experts):
-            loss[k, : len(steps)] += lately * pinball(
-                context[origin + steps], expert.at(origin, steps, levels), levels
-            ).mean(-1)
-        mass[: len(steps)] += lately
-    worst = loss.max()
-    logs = np.log(np.maximum(loss / np.maximum(mass, np.finfo(float).tiny), 1e-9 * worst + np.finfo(float).tiny))
-    found = []
-    for group in (judged <= SHORT_SEASONS * season, judged > SHORT_SEASONS * season):
-        known = group & (mass > 0) if (group & (mass > 0)).any() else mass > 0
-        mean = logs[:, known].mean(axis=1) if known.any() else np.zeros(len(experts))
-        weights = np.exp(np.array(PRIOR) - (mean - mean.min()) / TEMPERATURE)
-        found.append(weights / weights.sum())
-    return found[0], found[1]
-
-
-def _weighted_median(values: np.ndarray, weights: np.ndarray) -> np.ndarray:
-    """Weighted median over the first axis, linear between the middles of the members' weights."""
-    order = np.argsort(values, axis=0)
-    ordered = np.take_along_axis(values, order, axis=0)
-    held = np.take_along_axis(np.broadcast_to(weights, values.shape), order, axis=0)
-    middle = np.cumsum(held, axis=0) - held / 2
-    above = np.where((middle >= 0.5).any(axis=0), (middle >= 0.5).argmax(axis=0), len(values) - 1)
-    below = np.maximum(above - 1, 0)
-    pick = lambda x, k: np.take_along_axis(x, k[None], axis=0)[0]  # noqa: E731
-    gap = pick(middle, above) - pick(middle, below)
-    share = np.divide(0.5 - pick(middle, below), gap, out=np.ones_like(gap), where=gap > 0)
-    return pick(ordered, below) + np.clip(share, 0, 1) * (pick(ordered, above) - pick(ordered, below))
-
-
-def _hedged(context: np.ndarray, season: int, steps: np.ndarray, levels: np.ndarray) -> np.ndarray:
-    """Three quarters seasonal naive, one quarter smoothed levels: what so short a past can carry."""
+def _hedged(context: np.ndarray, season: int, horizon: int, levels: np.ndarray, naive: np.ndarray) -> np.ndarray:
+    """Seasonal naive averaged with smoothed levels, which get more only where they did better in the past for sure."""
     experts: list[Expert] = [LevelExpert(context, rate=rate, bend=False) for rate in LEVEL_RATES]
-    levelled = np.mean([e.at(len(context) - 1, steps, levels) for e in experts], axis=0)
-    repeated = NaiveExpert(context, season).at(len(context) - 1, steps, levels)
-    return np.asarray(NAIVE_SHARE * repeated + (1 - NAIVE_SHARE) * levelled)
+    n = len(context)
+    first = max(int(n * FIRST_SHORT_FRAC), season + LEAST_ERRORS)
+    origins = np.arange(n - 2, first, -max(1, (n - 2 - first) // N_SHORT_ORIGINS))
+    steps = np.unique(np.geomspace(1, horizon, N_SHORT_STEPS).round().astype(int))
+    judged = [steps[steps < n - origin] for origin in origins]
+    losses = past_losses([*experts, NaiveExpert(context, season)], context, origins, judged, horizon, levels)
+    mean = np.nanmean(losses, axis=2)
+    share = max(excess_share(mean[:-1].mean(axis=0), mean[-1]), LEAST_SHARES[n >= LEAST_SEASONS * season])
+    levelled = np.mean([e.at(n - 1, np.arange(1, horizon + 1), levels) for e in experts], axis=0)
+    return np.asarray(share * naive + (1 - share) * levelled)
 
 
 def _templates(values: np.ndarray, horizon: int, season: int, n_draws: int, rng: np.random.Generator) -> np.ndarray:

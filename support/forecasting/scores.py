@@ -33,7 +33,7 @@ def series_scores(
 ) -> pd.DataFrame:  # fmt: skip
     """All scores by (model, unique_id), all windows pooled. `panel` holds the series (n_time,) that were forecast.
 
-    In the unit of the series: mae, rmse, wis. In units of its mean absolute seasonal difference before the first
+    In the unit of the series: mae, rmse, wis; in its square: mse. In units of its mean absolute seasonal difference before the first
     cut-off of the frame: mase, sql (deciles), width_50/90/95, capacity_cost (`under_cost` a unit short, `over_cost` a
     unit idle); rmsse in units of the root mean square one. Percent: smape (0 to 200), wape, mape (values near 0 left
     out, their share is mape_masked). Fractions: coverage_50/90/95, direction (sign of the change since the cut-off;
@@ -67,7 +67,7 @@ def series_scores(
 
 
 def aggregate(scores: pd.DataFrame) -> pd.DataFrame:
-    """Scores by model: the mean over series where defined, the median for r2. Means of mae, rmse, wis mix units.
+    """Scores by model: the mean over series where defined, the median for r2. Means of mae, mse, rmse, wis mix units.
 
     Example:
         >>> index = pd.MultiIndex.from_tuples([("m", "a"), ("m", "b")], names=["model", "unique_id"])
@@ -181,6 +181,7 @@ def _point_scores(seen: np.ndarray, point: np.ndarray, past: np.ndarray, scale: 
     kept = np.abs(seen) > MAPE_FLOOR_FRAC * np.abs(past).mean()
     return {
         "mae": float(error.mean()),
+        "mse": squared,
         "rmse": float(np.sqrt(squared)),
         "mase": float(error.mean() / scale),
         "rmsse": float(np.sqrt(squared) / rmse_scale),

@@ -25,7 +25,10 @@ PRIOR_ROWS = 30  # rows of evidence that the level stays as it is; matters where
 MOST_GROWTH = 2.0  # times the largest demand known; beyond it a law fitted in logarithms is not believed
 FLOOR_FRAC = 0.05  # of the mean demand: what is added before the logarithm, at most one request
 HALF_LIFE_FRAC = 0.5  # the half-life of a row, as a fraction of the history
-DAYS_OF_WEEKS = ((42, 3), (21, 1))  # a history of so many days looks at so many weeks; chosen on days before those judged
+DAYS_OF_WEEKS = (
+    (42, 3),
+    (21, 1),
+)  # a history of so many days looks at so many weeks; chosen on days before those judged
 
 
 @dataclass(frozen=True)
@@ -106,7 +109,9 @@ class ShortTermModel:
         return centre, _scale(noise, self.typical_noise)
 
 
-def fit_short_term(history: pd.Series, *, horizon_ticks: int, lag_ticks: int = 0, weeks: int | None = None) -> ShortTermModel:
+def fit_short_term(
+    history: pd.Series, *, horizon_ticks: int, lag_ticks: int = 0, weeks: int | None = None
+) -> ShortTermModel:
     """Fit the model of the next `horizon_ticks` ticks on `history` (n_time,), demand per tick on a regular UTC index.
 
     log(1 + demand / floor) = daily profile + level, where the floor is one request or, below 20 a tick, 5 % of the
@@ -134,7 +139,9 @@ def fit_short_term(history: pd.Series, *, horizon_ticks: int, lag_ticks: int = 0
     if weeks is None:
         weeks = next((n for days, n in DAYS_OF_WEEKS if seasonal and len(history) >= days * per_day), 0)
     if weeks < 0 or (weeks and not seasonal):
-        raise SchemaError(f"fit_short_term: weeks is {weeks}; 0 or more, with a daily profile. {' '.join(notes)}".rstrip())
+        raise SchemaError(
+            f"fit_short_term: weeks is {weeks}; 0 or more, with a daily profile. {' '.join(notes)}".rstrip()
+        )
     day = round(per_day)
     seasons = ((day,), tuple(7 * day * w for w in range(1, weeks + 1)))[: 1 + (weeks > 0)] if seasonal else ()
     floor = min(1.0, FLOOR_FRAC * float(history.mean())) or 1.0
@@ -254,7 +261,9 @@ def _features(
     ]
     features = np.repeat(np.stack(common, axis=-1)[:, None, :], horizon, axis=1)
     for group in seasons:  # what the level did from the same minute on, a day or some weeks ago
-        then = [level[(rows - back)[:, None] + np.arange(horizon)] - mean(end - back, windows[0])[:, None] for back in group]
+        then = [
+            level[(rows - back)[:, None] + np.arange(horizon)] - mean(end - back, windows[0])[:, None] for back in group
+        ]
         features = np.concatenate([features, np.median(then, axis=0)[..., None]], axis=-1)
     wide = windows[min(2, len(windows) - 1)]
     noise = (jumps[end] - jumps[end - wide]) / wide

@@ -1,6 +1,8 @@
 """The benchmark of the forecasters: runs put together row by row, and the sets of the mirror."""
 
+import json
 import os
+import sys
 from copy import deepcopy
 from pathlib import Path
 
@@ -8,6 +10,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from benchmarks import forecasting, forecasting_speed, record
 from benchmarks.forecasting import ALL_MIRROR, ENSEMBLES, MEDIAN, MEMBERS, WEIGHTED, judged, named, run, table
 from benchmarks.forecasting_runs import merged, owner, plain
 from benchmarks.forecasting_sets import MIRROR, SETS, DataSet, filled_forward, fitting, known
@@ -198,3 +201,36 @@ def test_the_rest_of_nab_is_all_that_the_table_has_not(monkeypatch):
     bare = [{n.rpartition("/")[2] for n in [*d.panel, *d.left_out]} for d in parts]
     assert sum(map(len, bare)) == len(set().union(*bare)) == len(list((DATA / "nab").glob("[ar]*/*.csv")))
     assert QUANTILE_LEVELS.size == 15
+
+
+def test_what_another_run_wrote_meanwhile_is_kept(tmp_path, monkeypatch):
+    """While the models of one run are at work, another run writes its rows; both are in the record in the end."""
+    (tmp_path / "benchmarks" / "results").mkdir(parents=True)
+    path = tmp_path / "benchmarks" / "results" / "forecasting.json"
+    for module in (forecasting, record):
+        monkeypatch.setattr(module, "ROOT", tmp_path)
+    data = DataSet("llm-10s", {"s": pd.Series(dtype=float)}, PLAN, (2, 6))
+    monkeypatch.setitem(forecasting.SETS, "llm-10s", lambda n_windows: data)
+
+    def at_work(data, models):
+        path.write_text(json.dumps({"results": {"full": {"llm-10s": result(["A"], 1.0, OLD), "nab": {"kept": 1}}}}))
+        return result(["B"], 3.0, NEW)
+
+    monkeypatch.setattr(forecasting, "run", at_work)
+    monkeypatch.setattr(sys, "argv", ["forecasting", "--sets", "llm-10s", "--profile", "full", "--models", "Naive"])
+    forecasting.main()
+    found = json.loads(path.read_text())["results"]["full"]
+    assert found["nab"] == {"kept": 1} and set(found["llm-10s"]["raw"]["6"]) == {BASELINE, "A", "B"}
+    assert found["llm-10s"]["runs"]["A"] == OLD and found["llm-10s"]["runs"]["B"] == NEW
+
+
+def test_times_are_medians_of_three_rounds_in_turns():
+    called, times = [], {"slow": iter([9.0, 30.0, 12.0]), "fast": iter([2.0, 1.0, 3.0])}
+
+    def one(name):
+        called.append(name)
+        return {"cpu_ms_a_step": next(times[name]), "net": name}
+
+    slow, fast = forecasting_speed.in_turns([lambda: one("slow"), lambda: one("fast")])
+    assert called == ["slow", "fast"] * 3 and (slow["net"], fast["net"]) == ("slow", "fast")
+    assert forecasting_speed.faster(slow, fast) == 6.0

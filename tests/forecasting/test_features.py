@@ -301,6 +301,11 @@ def test_metadata_are_told_of_each_series():
         features(panel, plan, metadata=pd.concat([METADATA, METADATA]))
 
 
+def test_metadata_without_columns_add_none():
+    panel, plan = panel_of((30, 26), ("requests",)), FeaturePlan(groups=("lags", "metadata"))
+    pd.testing.assert_frame_equal(features(panel, plan, metadata=METADATA[[]]), features(panel, plan))
+
+
 def test_targets_lie_ahead_in_their_own_series():
     panel = panel_of((6, 4), ("requests",))
     table = features(panel, FeaturePlan(), ahead=[1, 3])

@@ -97,7 +97,7 @@ def test_every_branch_that_the_length_of_the_past_chooses(n, season, branch):
 
 @pytest.mark.parametrize("choice", ["analog mixture", "analogs", "hedged naive", "seasonal naive"])
 def test_every_branch_that_the_budget_chooses(choice):
-    """The branches that `recommend` falls back on when time is short, each asked for the quantiles of a context."""
+    """The branches that `recommend` falls back on when time is short, and that of a short past, each asked for a context."""
 
     def asked(context, horizon, season, levels, rng):
         return Recommendation(choice, "", 0.0, horizon, season, levels).quantiles(context)
@@ -105,8 +105,9 @@ def test_every_branch_that_the_budget_chooses(choice):
     plan = RollingOrigin(24, 26, 48, local_context=500, global_context=48, n_windows=3)
     panel = panel_of(580, 48, ("a",))
     seconds = recommend(panel["a"], horizon=24, season=48).seconds
-    budgets = (60, seconds / 2, seconds / 12, 0)
+    budgets = (60, seconds / 2, 0)
     chosen = {recommend(panel["a"], horizon=24, season=48, budget_s=budget_s).choice for budget_s in budgets}
+    chosen.add(recommend(panel["a"].iloc[:300], horizon=24, season=48).choice)
     assert choice in chosen
     refuse_the_future(plan, choice, panel=panel, local=asked)
 

@@ -83,17 +83,29 @@ def test_seasonal_naive_by_loop(season, horizon, n, seed):
         np.testing.assert_allclose(found[h], context[source] + np.quantile(errors, QUANTILE_LEVELS), rtol=1e-12)
 
 
-@pytest.mark.parametrize(("season", "horizon"), [(1, 4), (5, 12), (12, 7), (48, 60)])
+@pytest.mark.parametrize(("season", "horizon"), [(1, 4), (5, 12), (12, 7), (47, 3), (48, 60), (96, 5), (100, 120)])
 def test_climatology_by_loop(season, horizon):
-    context = np.random.default_rng(0).normal(size=130)
+    """The pool by angles: all past values whose phase lies within a 48th of a turn of that of the step ahead."""
+    context = np.random.default_rng(0).normal(size=230)
     found = climatology(context, horizon, season, QUANTILE_LEVELS, np.random.default_rng(0))
     for h in range(horizon):
         near = []
         for t, value in enumerate(context):
-            apart = (len(context) + h - t) % season
-            if min(apart, season - apart) <= min(6, (season - 1) // 2):
+            turn = np.exp(2j * np.pi * (len(context) + h - t) / season)
+            if abs(np.angle(turn)) <= 2 * np.pi / 48 + 1e-9:
                 near.append(value)
         np.testing.assert_allclose(found[h], np.quantile(near, QUANTILE_LEVELS), rtol=1e-12)
+
+
+@pytest.mark.parametrize(("step_minutes", "pooled"), [(60, 1), (30, 3), (5, 13), (1, 61)])
+def test_climatology_pools_half_an_hour_of_a_day_at_any_step(step_minutes, pooled):
+    """A context of one day, each value its own minute: the range of the quantiles is that of the pool."""
+    season = 1440 // step_minutes
+    context = np.arange(season) * float(step_minutes)
+    found = climatology(context, season, season, np.array([0.0, 1.0]), np.random.default_rng(0))
+    noon = found[season // 2]
+    assert noon.tolist() == [720 - (pooled - 1) / 2 * step_minutes, 720 + (pooled - 1) / 2 * step_minutes]
+    assert noon[1] - noon[0] <= 60
 
 
 def test_naive_in_closed_form():

@@ -69,6 +69,19 @@ def test_a_constant_series_and_one_that_is_too_short():
         prophet(np.ones(1), 3, 24, LEVELS, np.random.default_rng(0))
 
 
+def test_missing_values_are_left_out_and_one_outlier_moves_the_median_little():
+    """A third of the hours gone, in one gap and at random: the median moves by less than the noise of 3."""
+    y, rng = demand(1.0), np.random.default_rng(1)
+    gone, spiked = y.copy(), y.copy()
+    gone[200:248], gone[rng.choice(len(y), len(y) // 4, replace=False)] = np.nan, np.nan
+    spiked[300] *= 5
+    whole, holed, moved = (
+        prophet(x, 24, 24, LEVELS, np.random.default_rng(0), known=KnownCovariates(TIMES)) for x in (y, gone, spiked)
+    )
+    assert np.isfinite(holed).all() and np.abs(holed[:, 1] - whole[:, 1]).max() < 3
+    assert np.abs(moved[:, 1] - whole[:, 1]).mean() < 3
+
+
 class Spy(Prophet):
     """Prophet itself, which keeps what it was told."""
 

@@ -3,6 +3,9 @@
 import numpy as np
 import pandas as pd
 import pytest
+from hypothesis import given as for_any
+from hypothesis import settings
+from hypothesis import strategies as st
 
 from support.errors import SchemaError, TooShortError
 from support.forecasting.analogs import AnalogExpert, LevelExpert, NaiveExpert, short_cycle, smoothed
@@ -93,6 +96,80 @@ def test_the_scale_goes_along():
         recommended(v, HORIZON, SEASON, QUANTILE_LEVELS, np.random.default_rng(0)) for v in (values, values * 1e6 + 5)
     )
     np.testing.assert_allclose(one * 1e6 + 5, other, rtol=1e-6)
+
+
+def baseline(context, horizon, season):
+    return seasonal_naive_empirical(context, horizon, season, QUANTILE_LEVELS, np.random.default_rng(0))
+
+
+def own(context, horizon, season):
+    return recommended(context, horizon, season, QUANTILE_LEVELS, np.random.default_rng(0))
+
+
+@for_any(season=st.integers(1, 60), seasons=st.integers(2, 12), seed=st.integers(0, 9), horizon=st.integers(1, 70))
+@settings(max_examples=25, deadline=None)
+def test_a_past_that_repeats_itself_exactly_is_repeated(season, seasons, seed, horizon):
+    pattern = np.random.default_rng(seed).gamma(0.3, 5.0, season)
+    for context in (np.tile(pattern, seasons), np.tile(pattern, -(-500 // season) + 3), np.full(450 + season, 7.0)):
+        made = own(context, horizon, season)
+        np.testing.assert_array_equal(made, baseline(context, horizon, season))
+        ahead = context[-season:][np.arange(horizon) % season]
+        np.testing.assert_array_equal(made, np.broadcast_to(ahead[:, None], made.shape))
+
+
+@pytest.mark.parametrize("n", [300, 600])
+def test_a_rare_spike_long_ago_leaves_seasonal_naive_alone(n):
+    """Requests that hardly ever come: naive's deciles are zero, and any other number would be a loss without a ratio."""
+    context = np.zeros(n)
+    context[40] = 9.0
+    made = own(context, HORIZON, SEASON)
+    np.testing.assert_array_equal(made, baseline(context, HORIZON, SEASON))
+    assert (made[:, 2:-2] == 0).all()
+
+
+def test_a_short_past_is_an_average_with_a_floor_under_the_share_of_seasonal_naive():
+    """The pinball loss is convex: whatever comes, the loss is at most that share of naive's and the rest of the levels'."""
+    rng, shares = np.random.default_rng(0), {}
+    for name, context, season in (
+        ("level", rng.normal(10, 1, 350), 1), ("walk", rng.normal(0, 1, 350).cumsum(), 1),
+        ("day", np.tile(rng.gamma(1, 5, 150), 2)[:290] + rng.normal(0, 0.1, 290), 150),
+        ("noise", rng.normal(10, 1, 290), 150),
+    ):  # fmt: skip
+        made, base = own(context, HORIZON, season), baseline(context, HORIZON, season)
+        experts = [LevelExpert(context, rate=rate, bend=False) for rate in (0.05, 0.1, 0.2)]
+        levelled = np.mean([e.at(len(context) - 1, STEPS, QUANTILE_LEVELS) for e in experts], axis=0)
+        shares[name] = np.median((made - levelled)[base != levelled] / (base - levelled)[base != levelled])
+        np.testing.assert_allclose(made, np.sort(shares[name] * base + (1 - shares[name]) * levelled), atol=1e-9)
+        for seen in (np.zeros(HORIZON), np.full(HORIZON, 100.0), rng.normal(10, 3, HORIZON), base[:, 7]):
+            losses = [pinball(seen, q, QUANTILE_LEVELS).mean() for q in (made, base, levelled)]
+            assert losses[0] <= shares[name] * losses[1] + (1 - shares[name]) * losses[2] + 1e-9
+    assert shares["level"] == pytest.approx(0.5) and shares["noise"] == pytest.approx(0.75)  # the floors
+    assert shares["walk"] > 0.9 and shares["day"] > 0.9
+
+
+def test_a_peak_at_one_minute_of_the_day_is_expected_there():
+    """A nightly job of one step in a hundred: the level never sees it coming, seasonal naive and the mixture do."""
+    season, horizon, rng = 96, 96, np.random.default_rng(0)
+    values = 10 + smoothed(rng.normal(0, 0.5, 1500), 0.3)
+    values[70::season] += 200 + rng.normal(0, 5, len(values[70::season]))
+    ratio = []
+    for cut in range(900, 1400, 61):
+        seen, context = values[cut : cut + horizon], values[cut - 800 : cut]
+        losses = [pinball(seen, f(context, horizon, season), QUANTILE_LEVELS).mean() for f in (own, baseline)]
+        where = int(seen.argmax())
+        assert own(context, horizon, season)[where, 7] > 150
+        ratio.append(losses)
+    assert np.divide(*np.mean(ratio, axis=0)) <= 1.05
+
+
+def test_an_odd_day_is_outvoted():
+    """Yesterday's outage comes again in seasonal naive; the median of the days before knows better."""
+    season, rng = 96, np.random.default_rng(1)
+    values = 50 + 20 * np.sin(2 * np.pi * np.arange(1056) / season) + rng.normal(0, 1, 1056)
+    values[960 - 60 : 960 - 20] = 0.0
+    context, seen = values[:960], values[960:]
+    losses = [pinball(seen, f(context, season, season), QUANTILE_LEVELS).mean() for f in (own, baseline)]
+    assert losses[0] < 0.5 * losses[1]
 
 
 def test_choice_and_reason():

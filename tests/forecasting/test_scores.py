@@ -62,6 +62,7 @@ def test_against_utilsforecast(seed):
     scaled = {"seasonality": SEASON, "train_df": train}
     theirs = {
         "mae": losses.mae(flat, ["m"]),
+        "mse": losses.mse(flat, ["m"]),
         "rmse": losses.rmse(flat, ["m"]),
         "mase": losses.mase(flat, ["m"], **scaled),
         "rmsse": losses.rmsse(flat, ["m"], **scaled),
@@ -209,7 +210,9 @@ def test_scaled_scores_do_not_depend_on_the_unit(factor):
     two = series_scores(frame_of(scaled), larger, season=SEASON)
     units = ["mae", "rmse", "wis"]
     np.testing.assert_allclose(two[units], factor * one[units], rtol=1e-8)
-    np.testing.assert_allclose(two.drop(columns=units), one.drop(columns=units), rtol=1e-8)
+    np.testing.assert_allclose(two["mse"], factor**2 * one["mse"], rtol=1e-8)
+    free = one.columns.drop([*units, "mse"])
+    np.testing.assert_allclose(two[free], one[free], rtol=1e-8)
 
 
 def scores_of(values):

@@ -105,15 +105,16 @@ class MultiScaleTransformer(nnx.Module):
     """Convolutions of 3, 5 and 7 steps side by side, patches, encoder layers, seasonal attention, multi-horizon heads.
 
     seasonal: False leaves the attention out and gives its place zeros, to show what it is worth. periods: of that
-    attention, in steps; none for the season and, if the context holds one, the week.
+    attention, in steps; none for the season and, if the context holds one, the week. lags: False keeps the values at the
+    phase of each step in earlier seasons from the head; then only the attention can bring them.
     """
 
     def __init__(
         self, sizes: Sizes, *, width: int, n_head: int, n_layer: int, patch: int, n_wave: int, dropout: float,
-        heads: tuple[int, ...], seasonal: bool = True, periods: tuple[int, ...] = (),
+        heads: tuple[int, ...], seasonal: bool = True, periods: tuple[int, ...] = (), lags: bool = True,
         dtype: jnp.dtype = jnp.float32, rngs: nnx.Rngs,
     ) -> None:  # fmt: skip
-        self.sizes, self.patch, self.seasonal = sizes, min(patch, sizes.context), seasonal
+        self.sizes, self.patch, self.seasonal, self.lags = sizes, min(patch, sizes.context), seasonal, lags
         channels = width // (2 * len(KERNELS))
         self.convolutions = nnx.List(
             [nnx.Conv(sizes.n_channel, channels, (k,), dtype=dtype, rngs=rngs) for k in KERNELS]
@@ -123,7 +124,7 @@ class MultiScaleTransformer(nnx.Module):
         self.position = nnx.Param(0.02 * jax.random.normal(rngs.params(), (n_patch, width), jnp.float32))
         self.layers = nnx.List([_Encoder(width, n_head, dropout, dtype, rngs) for _ in range(n_layer)])
         self.norm = nnx.LayerNorm(width, dtype=dtype, rngs=rngs)
-        n_query = n_step_feature(sizes)
+        n_query = n_step_feature(sizes, lags)
         self.attention = SeasonalAttention(
             sizes, self.patch, width, n_query, n_head=n_head, n_wave=n_wave, periods=tuple(periods), dtype=dtype,
             rngs=rngs,
@@ -146,7 +147,7 @@ class MultiScaleTransformer(nnx.Module):
         """As `LSTM`."""
         keys = None if key is None else jax.random.split(key, len(self.layers) + 2)
         x = self.tokens(past, keys)
-        features = step_features(past, steps, self.sizes)
+        features = step_features(past, steps, self.sizes, self.lags)
         if self.seasonal:
             found = self.attention(x, features, steps)
         else:

@@ -1,7 +1,7 @@
 """What the nets see of a window: its context on the asinh scale of its own, and a few numbers about it.
 
-As in `support.forecasting.windows`, x becomes asinh((x - median) / mean absolute deviation) of each window's context, so
-that forecasts follow unit and level and quantiles survive the way back.
+As in `support.forecasting.windows`, x becomes asinh((x - centre) / scale) of each window's context, by default median and
+mean absolute deviation, so that forecasts follow unit and level and quantiles survive the way back.
 """
 
 from __future__ import annotations
@@ -51,8 +51,10 @@ def as_channels(name: str, values: np.ndarray) -> np.ndarray:
     return table
 
 
-def scaled_contexts(contexts: np.ndarray, history: np.ndarray) -> Scaled:
+def scaled_contexts(contexts: np.ndarray, history: np.ndarray, scaler: str = "robust") -> Scaled:
     """Inputs from contexts (n, context, n_channel) and long-run quantiles (n, n_stat_level) of the target, in its unit.
+
+    scaler: as `location_scale` has them, of each channel of each context.
 
     Example:
         >>> made = scaled_contexts(np.arange(32.0).reshape(1, 32, 1), np.zeros((1, 7)))
@@ -60,7 +62,7 @@ def scaled_contexts(contexts: np.ndarray, history: np.ndarray) -> Scaled:
         ((1, 32, 1), (1, 37), 15.5)
     """
     channels = np.moveaxis(contexts, -1, 1)
-    centre, scale = location_scale(channels)
+    centre, scale = location_scale(channels, scaler)
     past = np.arcsinh((channels - centre) / scale)
     target = past[:, 0]
     n = target.shape[1]
@@ -78,21 +80,21 @@ def long_run(values: np.ndarray) -> np.ndarray:
     return np.quantile(values, STAT_LEVELS)
 
 
-def examples(train: Mapping[str, np.ndarray], context: int, horizon: int) -> Examples:
+def examples(train: Mapping[str, np.ndarray], context: int, horizon: int, scaler: str = "robust") -> Examples:
     """Windows of the training panel; the long-run quantiles of each are of the values before its cut-off.
 
-    Raises TooShortError as `training_windows`, SchemaError if series differ in their channels.
+    Raises TooShortError, SchemaError as `training_windows`, SchemaError if series differ in their channels.
     """
     tables = {name: as_channels(name, values) for name, values in train.items()}
     if len({table.shape[1] for table in tables.values()}) > 1:
         raise SchemaError(f"panel: channels differ: { {n: t.shape[1] for n, t in tables.items()} }. Give all the same.")
-    windows = training_windows({n: t[:, 0] for n, t in tables.items()}, context, horizon)
+    windows = training_windows({n: t[:, 0] for n, t in tables.items()}, context, horizon, scaler)
     every = list(tables.values())
     ends = np.array([len(every[s]) - horizon - left for s, left in zip(windows.series, windows.left, strict=True)])
     contexts = np.stack([every[s][end - context : end] for s, end in zip(windows.series, ends, strict=True)])
     history = np.stack([long_run(every[s][:end, 0]) for s, end in zip(windows.series, ends, strict=True)])
     return Examples(
-        scaled_contexts(contexts, history), windows.targets.astype(np.float32), windows.series, windows.left
+        scaled_contexts(contexts, history, scaler), windows.targets.astype(np.float32), windows.series, windows.left
     )
 
 

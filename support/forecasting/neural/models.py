@@ -43,7 +43,7 @@ NETS: dict[str, Callable[..., Any]] = {
 class NeuralForecast:
     """A fitted net, or several that differ by seed. `predict` turns contexts into quantiles.
 
-    kind: of `NETS`. options: of the net, with its precision. weights: of each member. history: long-run quantiles of
+    kind: of `NETS`. options: of the net, with its precision and scaler. weights: of each member. history: long-run quantiles of
     each series of the training panel. curves: of the training of each member.
     """
 
@@ -68,7 +68,7 @@ class NeuralForecast:
         history = np.stack([
             self.history.get(name, long_run(row[:, 0])) for name, row in zip(contexts, rows, strict=True)
         ])  # fmt: skip
-        return scaled_contexts(rows, history)
+        return scaled_contexts(rows, history, self.options.get("scaler", "robust"))
 
     @cached_property
     def _graph(self) -> Any:
@@ -95,7 +95,7 @@ def _forward(graph: Any, horizon: int, weights: nnx.State, past: jax.Array, stat
 
 def build_net(kind: str, sizes: Sizes, options: Mapping[str, Any], seed: int) -> nnx.Module:
     """A net with its first weights. Raises SchemaError for a kind or precision that is not known."""
-    options = dict(options)
+    options = {name: value for name, value in options.items() if name != "scaler"}  # which is of the inputs
     precision = options.pop("precision", "float32")
     if kind not in NETS or precision not in PRECISIONS:
         raise SchemaError(
@@ -109,11 +109,16 @@ def fit_net(
     horizon: int, season: int, levels: np.ndarray, rng: np.random.Generator, n_members: int = 1,
     progress: Progress | None = None, devices: list[jax.Device] | None = None,
 ) -> NeuralForecast:  # fmt: skip
-    """Train `n_members` nets that differ by seed. Raises TooShortError if no series has a context and two horizons."""
+    """Train `n_members` nets that differ by seed.
+
+    options: of the net; scaler: of each context, "robust" (median and mean absolute deviation), "standard" (mean and
+    standard deviation) or "minmax" (to between -1 and 1). Raises TooShortError if no series has a context and two
+    horizons, SchemaError.
+    """
     levels = np.asarray(levels, dtype=float)
     if not np.isclose(levels, 0.5).any():
         raise SchemaError(f"net: levels {levels.tolist()} lack 0.5, the point forecast.")
-    data = examples(train, context, horizon)
+    data = examples(train, context, horizon, options.get("scaler", "robust"))
     past, stats = data.inputs.past, data.inputs.stats
     sizes = Sizes(context, horizon, season, past.shape[2], stats.shape[1], tuple(levels.tolist()))
     weights, curves = [], []
@@ -129,10 +134,14 @@ def fit_net(
 def fit_lstm(
     train: Mapping[str, np.ndarray], *, context: int, horizon: int, season: int, levels: np.ndarray,
     rng: np.random.Generator, width: int = 64, n_layer: int = 1, patch: int = 12, dropout: float = 0.3,
-    precision: str = "float32", n_members: int = 1, plan: TrainingPlan | None = None, progress: Progress | None = None,
+    precision: str = "float32", scaler: str = "robust", n_members: int = 1, plan: TrainingPlan | None = None,
+    progress: Progress | None = None,
 ) -> NeuralForecast:  # fmt: skip
-    """LSTM with `n_layer` layers of `width` cells over patches of `patch` steps."""
-    options = {"width": width, "n_layer": n_layer, "patch": patch, "dropout": dropout, "precision": precision}
+    """LSTM with `n_layer` layers of `width` cells over patches of `patch` steps. scaler: as `fit_net`."""
+    options = {
+        "width": width, "n_layer": n_layer, "patch": patch, "dropout": dropout, "precision": precision,
+        "scaler": scaler,
+    }  # fmt: skip
     return fit_net(
         train, "lstm", options, plan or TrainingPlan(), context=context, horizon=horizon, season=season, levels=levels,
         rng=rng, n_members=n_members, progress=progress,
@@ -142,16 +151,16 @@ def fit_lstm(
 def fit_bilstm_attention(
     train: Mapping[str, np.ndarray], *, context: int, horizon: int, season: int, levels: np.ndarray,
     rng: np.random.Generator, width: int = 64, n_head: int = 4, patch: int = 12, dropout: float = 0.3,
-    attention: bool = True, precision: str = "float32", n_members: int = 1, plan: TrainingPlan | None = None,
-    progress: Progress | None = None,
+    attention: bool = True, precision: str = "float32", scaler: str = "robust", n_members: int = 1,
+    plan: TrainingPlan | None = None, progress: Progress | None = None,
 ) -> NeuralForecast:  # fmt: skip
     """Bi-LSTM of `width` cells, half of them in each direction, with `n_head` heads of attention over its states.
 
-    attention: False leaves it out.
+    attention: False leaves it out. scaler: as `fit_net`.
     """
     options = {
         "width": width, "n_head": n_head, "patch": patch, "dropout": dropout, "attention": attention,
-        "precision": precision,
+        "precision": precision, "scaler": scaler,
     }  # fmt: skip
     return fit_net(
         train, "bilstm_attention", options, plan or TrainingPlan(), context=context, horizon=horizon, season=season,
@@ -163,17 +172,20 @@ def fit_transformer(
     train: Mapping[str, np.ndarray], *, context: int, horizon: int, season: int, levels: np.ndarray,
     rng: np.random.Generator, width: int = 48, n_head: int = 4, n_layer: int = 2, patch: int = 12, n_wave: int = 8,
     dropout: float = 0.3, heads: tuple[int, ...] = HEADS, seasonal: bool = True, periods: tuple[int, ...] = (),
-    precision: str = "float32", n_members: int = 1, plan: TrainingPlan | None = None, progress: Progress | None = None,
+    lags: bool = True, precision: str = "float32", scaler: str = "robust", n_members: int = 1,
+    plan: TrainingPlan | None = None, progress: Progress | None = None,
 ) -> NeuralForecast:  # fmt: skip
     """Multi-scale transformer: convolutions of 3, 5 and 7 steps, `n_layer` encoder layers, seasonal attention.
 
     heads: last steps of the nearer horizons, which have output layers of their own. n_wave: harmonics of the season that
     the attention tells phases by. seasonal: False leaves that attention out. periods: seasons that it looks back by, in
-    steps; none for the season and, if the context holds one, the week. Raises SchemaError for a period below 2 steps.
+    steps; none for the season and, if the context holds one, the week. lags: False keeps the values of earlier seasons
+    from the head, so that only the net can find them. scaler: as `fit_net`. Raises SchemaError for a period below 2 steps.
     """
     options = {
         "width": width, "n_head": n_head, "n_layer": n_layer, "patch": patch, "n_wave": n_wave, "dropout": dropout,
-        "heads": tuple(heads), "seasonal": seasonal, "periods": tuple(periods), "precision": precision,
+        "heads": tuple(heads), "seasonal": seasonal, "periods": tuple(periods), "lags": lags, "precision": precision,
+        "scaler": scaler,
     }  # fmt: skip
     return fit_net(
         train, "transformer", options, plan or TrainingPlan(), context=context, horizon=horizon, season=season,
@@ -196,6 +208,5 @@ def seasonal_weights(model: NeuralForecast, contexts: Mapping[str, np.ndarray]) 
 @partial(jax.jit, static_argnums=(0, 1))
 def _attend(graph: Any, sizes: Sizes, weights: nnx.State, past: jax.Array) -> tuple[jax.Array, jax.Array]:
     net, steps = nnx.merge(graph, weights), jnp.arange(sizes.horizon)
-    return net.attention.weights(net.tokens(past), step_features(past, steps, sizes), steps), jnp.array(
-        net.attention.centres
-    )
+    features = step_features(past, steps, sizes, net.lags)
+    return net.attention.weights(net.tokens(past), features, steps), jnp.array(net.attention.centres)

@@ -53,11 +53,12 @@ def monotone(raw: jax.Array, middle: int) -> jax.Array:
     return jnp.concatenate([centre - below, centre, centre + above], axis=-1)
 
 
-def step_features(past: jax.Array, steps: jax.Array, sizes: Sizes) -> jax.Array:
+def step_features(past: jax.Array, steps: jax.Array, sizes: Sizes, lags: bool = True) -> jax.Array:
     """What is known about each step ahead, (n, n_step, n_feature): its place, and the target at its phase before.
 
     past: (n, context, n_channel). steps: (n_step,), 0 for the first. The newest values of the same phase come as they
     are and as means over half an hour to either side (of a season of a day), for as many seasons as the context holds.
+    lags: False leaves them out.
     """
     target = past[..., 0]
     place = (steps + 1) / sizes.horizon
@@ -66,7 +67,7 @@ def step_features(past: jax.Array, steps: jax.Array, sizes: Sizes) -> jax.Array:
     parts = [jnp.broadcast_to(about, (len(past), *about.shape))]
     radius = max(1, round(sizes.season * SMOOTH_FRAC))
     near = jnp.arange(-radius, radius + 1)
-    for lag in range(1, 1 + sizes.context // sizes.season):
+    for lag in range(1, 1 + _n_lag(sizes, lags)):
         at = sizes.context + steps % sizes.season - lag * sizes.season
         around = target[:, jnp.clip(at[:, None] + near, 0, sizes.context - 1)]
         parts.append(jnp.stack([target[:, at], around.mean(-1)], axis=-1))
@@ -109,9 +110,13 @@ class QuantileHead(nnx.Module):
         return monotone(raw, self.middle)
 
 
-def n_step_feature(sizes: Sizes) -> int:
+def n_step_feature(sizes: Sizes, lags: bool = True) -> int:
     """Columns of `step_features`."""
-    return 2 + 2 * len(STEP_WAVES) + 2 * (sizes.context // sizes.season)
+    return 2 + 2 * len(STEP_WAVES) + 2 * _n_lag(sizes, lags)
+
+
+def _n_lag(sizes: Sizes, lags: bool) -> int:
+    return sizes.context // sizes.season if lags else 0
 
 
 class LSTM(nnx.Module):

@@ -6,7 +6,8 @@ weights are kept on each; the result is the same to rounding.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -16,13 +17,14 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 from flax import nnx
+from jax.experimental.compilation_cache import compilation_cache
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from support.errors import SchemaError
 from support.forecasting.neural.inputs import Examples
 from support.forecasting.neural.losses import LOSSES
 
-__all__ = ["Curve", "TrainingPlan", "train_net"]
+__all__ = ["Curve", "TrainingPlan", "compiled_anew", "train_net"]
 
 LAST_RATE_FRAC = 0.01  # of the learning rate, at the end of the cosine
 JUDGED_WINDOWS = 96  # of the slice, at most: neighbours tell the same
@@ -154,3 +156,17 @@ def _judge(
     net = nnx.merge(graph, params)
     quantiles = net(held["past"][rows], held["stats"][rows], jnp.arange(inside.shape[1]), None)
     return (LOSSES[loss](quantiles, held["target"][rows], levels) * inside).sum() / inside.sum()
+
+
+@contextmanager
+def compiled_anew() -> Iterator[None]:
+    """Within the block every program is compiled once, whatever is stored of earlier runs: for costs that include it."""
+    before = jax.config.values["jax_enable_compilation_cache"]
+    jax.clear_caches()
+    jax.config.update("jax_enable_compilation_cache", False)
+    compilation_cache.reset_cache()  # JAX looks at the setting once
+    try:
+        yield
+    finally:
+        jax.config.update("jax_enable_compilation_cache", before)
+        compilation_cache.reset_cache()

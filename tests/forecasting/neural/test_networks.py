@@ -9,6 +9,7 @@ from flax import nnx
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
+from sklearn.preprocessing import MinMaxScaler, StandardScaler
 
 from support.errors import SchemaError, TooShortError
 from support.forecasting import metrics
@@ -132,6 +133,16 @@ def test_attention_looks_back_by_other_periods_if_told():
         build_net("transformer", SIZES, OPTIONS["transformer"] | {"periods": (24, 1)}, 0)
 
 
+def test_a_head_without_lags_knows_its_place_alone():
+    net = build_net("transformer", SIZES, OPTIONS["transformer"] | {"lags": False, "seasonal": False}, 0)
+    rng = np.random.default_rng(0)
+    past = jnp.asarray(rng.normal(size=(2, 50, 2)), jnp.float32)
+    features = np.asarray(step_features(past, jnp.arange(30), SIZES, lags=False))
+    np.testing.assert_array_equal(features, np.asarray(step_features(past, jnp.arange(30), SIZES))[..., :8])
+    assert features.shape[-1] == n_step_feature(SIZES, lags=False) and (features[0] == features[1]).all()
+    assert net.head.feature.kernel[...].shape[0] == 8 + OPTIONS["transformer"]["width"]
+
+
 @pytest.mark.parametrize("attention", [True, False])
 def test_the_bilstm_attends_unless_told_not_to(attention):
     net = build_net("bilstm_attention", SIZES, OPTIONS["bilstm_attention"] | {"attention": attention}, 0)
@@ -157,6 +168,21 @@ def test_inputs_follow_the_unit_and_hold_what_is_before_the_cut_off_only():
         np.testing.assert_allclose(alone.past[0], data.inputs.past[k], atol=1e-6)
         back = np.sinh(data.targets[k]) * alone.scale[0] + alone.centre[0]
         np.testing.assert_allclose(back, values[end : end + 6], atol=1e-5)
+
+
+@pytest.mark.parametrize(("scaler", "theirs"), [("standard", StandardScaler()), ("minmax", MinMaxScaler((-1, 1)))])
+def test_scalings_of_each_window_against_scikit_learn(scaler, theirs):
+    """Fitted on the window's own context and applied to what follows, never fitted on that."""
+    rng = np.random.default_rng(3)
+    x = {"a": rng.gamma(2, 3, (90, 2)), "b": 100 + rng.gamma(2, 3, (70, 2))}
+    data = examples(x, 24, 6, scaler)
+    for k in (0, 10, len(data.left) - 1):
+        values = x["ab"[data.series[k]]]
+        end = len(values) - 6 - data.left[k]
+        fitted = theirs.fit(values[end - 24 : end])
+        np.testing.assert_allclose(np.sinh(data.inputs.past[k]), fitted.transform(values[end - 24 : end]), atol=1e-4)
+        wanted = fitted.transform(values[end : end + 6])[:, 0]
+        np.testing.assert_allclose(np.sinh(data.targets[k]), wanted, rtol=1e-4, atol=1e-4)
 
 
 def test_bad_input_is_named():

@@ -51,6 +51,9 @@ def test_an_ensemble_is_the_mean_of_members_that_differ_and_its_loss_is_no_more_
     found = model.predict(train, rng=np.random.default_rng(0))["s0"]
     np.testing.assert_allclose(found, (each[0] + each[1] + each[2]) / 3, rtol=1e-12)
     np.testing.assert_array_equal(found, again.predict(train, rng=np.random.default_rng(0))["s0"])
+    apart = model.by_member(train, rng=np.random.default_rng(0))
+    assert apart.shape == (3, 2, 6, 15)
+    np.testing.assert_array_equal(apart[:, 0], each)
     assert (each[0] != each[1]).any() and (np.diff(found, axis=1) >= 0).all()
 
 
