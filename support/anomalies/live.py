@@ -17,7 +17,7 @@ from support.telemetry.reading.live import load_prometheus
 
 __all__ = ["Alert", "Watch", "prometheus_stream"]
 
-OVERLAP_ROWS = 12  # asked for again at each poll: telemetry of fewer than ten rows is refused
+OVERLAP_ROWS = 12  # asked for again at each poll: telemetry of fewer than ten rows, or mostly of gaps, is refused
 
 
 @dataclass(frozen=True)
@@ -87,12 +87,21 @@ def prometheus_stream(
     """(timestamp, value) of one PromQL series: what there is since `start`, then every step what is new.
 
     url, query, start, step_seconds, options: as in `load_prometheus`. polls: questions after the first, None for
-    ever. wait, clock: how to sleep and what time it is. Raises SchemaError if the query yields more than one series
-    or metric, and what `load_prometheus` raises.
+    ever. wait, clock: how to sleep and what time it is. Where too few of the newest rows are there, a poll asks again,
+    each time twice as far back, so that an outage does not end the stream. Raises SchemaError if the query yields more
+    than one series or metric, and what `load_prometheus` raises.
     """
-    first, last, asked = start, None, 0
+    step = pd.Timedelta(seconds=step_seconds)
+    first, begin, last, asked, back = start, None, None, 0, OVERLAP_ROWS * step
     while True:
-        telemetry, _ = load_prometheus(url, query, start=first, end=clock(), step_seconds=step_seconds, **options)
+        try:
+            telemetry, _ = load_prometheus(url, query, start=first, end=clock(), step_seconds=step_seconds, **options)
+        except (TooShortError, SchemaError):
+            if last is None or last - back <= begin:
+                raise
+            back *= 2
+            first = max(last - back, begin)
+            continue
         if len(telemetry.resource_ids) != 1 or len(telemetry.metrics) != 1:
             raise SchemaError(
                 f"{query}: a stream needs one series of one metric, got {telemetry.metrics} of "
@@ -100,8 +109,8 @@ def prometheus_stream(
             )
         series = telemetry.series(telemetry.metrics[0])
         yield from (series if last is None else series[series.index > last]).items()
-        last = series.index[-1]
-        first = last - OVERLAP_ROWS * pd.Timedelta(seconds=step_seconds)
+        begin, last, back = series.index[0] if begin is None else begin, series.index[-1], OVERLAP_ROWS * step
+        first = last - back
         if asked == polls:
             return
         asked += 1

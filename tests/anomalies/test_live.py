@@ -99,8 +99,8 @@ def test_the_forest_with_a_calendar_gets_its_timestamps():
 
 
 @contextmanager
-def serving(series=({"instance": "a"},)):
-    """A Prometheus on localhost whose value is the minute, with one spike."""
+def serving(series=({"instance": "a"},), missing=()):
+    """A Prometheus on localhost whose value is the minute, with one spike, and without the minutes that are missing."""
 
     class Handler(BaseHTTPRequestHandler):
         def do_GET(self):
@@ -109,9 +109,11 @@ def serving(series=({"instance": "a"},)):
             times = np.arange(start, end + 0.5, step)
             minutes = (times - START.timestamp()) / 60
             values = [
-                [t, str(900.0 if m == SPIKE_MINUTE else m % 5)] for t, m in zip(times.tolist(), minutes, strict=True)
+                [t, str(900.0 if m == SPIKE_MINUTE else m % 5)]
+                for t, m in zip(times.tolist(), minutes, strict=True)
+                if m not in missing
             ]
-            result = [{"metric": labels, "values": values} for labels in series]
+            result = [{"metric": labels, "values": values} for labels in series if values]
             body = json.dumps({"status": "success", "data": {"resultType": "matrix", "result": result}}).encode()
             self.send_response(200)
             self.send_header("Content-Type", "application/json")
@@ -156,6 +158,26 @@ def test_polls_of_prometheus_give_every_row_once_and_alert():
     assert [t for t, _ in seen] == list(pd.date_range(START, clock.now.floor("min"), freq="min"))
     assert len(seen) == 31 + POLLS // 2 and [v for _, v in seen[:7]] == [0, 1, 2, 3, 4, 0, 1]
     assert alert.timestamp == START + pd.Timedelta(minutes=SPIKE_MINUTE) and alert.value == 900
+
+
+@pytest.mark.parametrize("gap", [range(32, 37), range(32, 49)])
+def test_an_outage_does_not_end_the_stream(gap):
+    """Five minutes without rows leave too few in a poll, seventeen leave none: either way what is there comes once."""
+    clock, polls = Clock(), 60
+    with serving(missing=gap) as url:
+        stream = prometheus_stream(
+            url,
+            "sum(x)",
+            start=START,
+            step_seconds=STEP_SECONDS,
+            polls=polls,
+            wait=clock.wait,
+            clock=clock,
+            fill="none",
+        )
+        seen = [(t, v) for t, v in stream if np.isfinite(v)]
+    minutes = [round((t - START).total_seconds() / 60) for t, _ in seen]
+    assert minutes == [m for m in range(31 + polls // 2) if m not in gap]
 
 
 def test_two_series_are_no_stream():
