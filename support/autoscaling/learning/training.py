@@ -49,7 +49,7 @@ class LearningPlan:
     bare bill. width: of the two hidden layers.
     """
 
-    updates: int = 10_000
+    updates: int = 24_000
     judge_every: int = 500
     environments: int = 64
     buffer: int = 2**12
