@@ -9,7 +9,7 @@ OUT ?= report
 export PYTHONWARNINGS ?= ignore::DeprecationWarning
 
 .DEFAULT_GOAL := help
-.PHONY: help book test foundation lab report notebooks check lock clean install
+.PHONY: help book test twins foundation lab report notebooks check lock clean install
 
 help: ## what each command does
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | awk -F'\t' '{printf "  make %-10s %s\n", $$1, $$2}'
@@ -39,6 +39,9 @@ test: install ## everything that guards the project
 	@$(PY) -m book.execute --profile smoke
 	@$(PY) -m pytest -q -p no:xdist --nbval-lax --nbval-kernel-startup-timeout 180 --nbval-cell-timeout 300 _build/smoke/*.ipynb
 	@echo "All tests passed. Next: make book"
+
+twins: install ## execute every chapter as it is where none of the real traces can be had
+	@$(PY) -m book.execute --profile twins
 
 foundation: install ## test the adapters for the large published models, in an environment of their own that has PyTorch
 	@test -x $(LARGE)/bin/python || $(PY) -m venv $(LARGE)

@@ -1,4 +1,4 @@
-"""Execute the chapters with papermill into _build/: `python -m book.execute [--profile smoke] [chapter ...]`.
+"""Execute the chapters with papermill into _build/: `python -m book.execute [--profile smoke|twins] [chapter ...]`.
 
 A chapter is run again only if its source, the part of support/ it can reach, the lock file, Python, its parameters or
 the mirror of traces changed. Results are written to a temporary name and renamed, so an interrupted run leaves nothing.
@@ -30,7 +30,12 @@ from support.telemetry.generation.presets import PRESETS
 
 __all__ = ["Result", "execute", "given_parameters", "main"]
 
-PROFILES = {"publication": ("executed", "book/publication.yml"), "smoke": ("smoke", "tests/smoke.yml")}
+# Folder in _build, sizes, and what the chapters call the profile
+PROFILES = {
+    "publication": ("executed", "book/publication.yml", "publication"),
+    "twins": ("twins", "book/publication.yml", "publication"),  # as where none of the real traces can be had
+    "smoke": ("smoke", "tests/smoke.yml", "smoke"),
+}
 CELL_TIMEOUT_SECONDS = 600
 
 
@@ -54,7 +59,7 @@ def given_parameters(chapter: Chapter, profile: str) -> dict[str, object]:
     shown, not judged. Raises BookError if a name is not in the chapter's parameters cell (papermill would only warn).
     """
     file = ROOT / PROFILES[profile][1]
-    given = parameters(file).get(chapter.name, {}) | {"profile": profile}
+    given = parameters(file).get(chapter.name, {}) | {"profile": PROFILES[profile][2]}
     known = set(papermill.inspect_notebook(str(chapter.notebook)))
     if unknown := sorted(set(given) - known):
         raise BookError(f"{file.name}: {chapter.name} has no parameter {', '.join(unknown)}. It has {sorted(known)}.")
@@ -114,7 +119,9 @@ def main(arguments: list[str] | None = None) -> int:
         prog="python -m book.execute", description=__doc__.split("\n")[0] if __doc__ else ""
     )
     parser.add_argument("chapter", nargs="*", help="names such as 12_autoscaling_policies (default: all)")
-    parser.add_argument("--profile", choices=sorted(PROFILES), default="publication")
+    parser.add_argument(
+        "--profile", choices=sorted(PROFILES), default="publication", help="twins: publication without any real trace"
+    )
     parser.add_argument("--force", action="store_true", help="run even if nothing changed")
     parser.add_argument("--jobs", type=int, default=min(2, os.cpu_count() or 1), help="chapters at a time")
     options = parser.parse_args(arguments)
@@ -122,6 +129,10 @@ def main(arguments: list[str] | None = None) -> int:
     if missing := sorted(set(options.chapter) - {c.name for c in wanted}):
         print(f"no chapter {', '.join(missing)}; there are {', '.join(c.name for c in chapters())}", file=sys.stderr)
         return 2
+    if options.profile == "twins":  # an empty mirror: nothing is found, nothing is downloaded
+        nothing = ROOT / "_build" / PROFILES["twins"][0] / "no-traces"
+        nothing.mkdir(parents=True, exist_ok=True)
+        os.environ["BOOK_DATA"] = str(nothing)
     failures = 0
     with ThreadPoolExecutor(options.jobs) as pool:
         print(f"executing {len(wanted)} chapters ({options.profile}), {options.jobs} at a time", flush=True)

@@ -1,5 +1,6 @@
 """The machinery: conversion, what a chapter depends on, execution, what may reach a page, dependencies."""
 
+import hashlib
 import re
 import shutil
 import textwrap
@@ -172,6 +173,32 @@ def test_an_unavailable_trace_is_replaced_by_its_twin_and_said(house, monkeypatc
     assert "synthetic twin" in capsys.readouterr().out
     monkeypatch.setattr(execution, "trace_available", lambda source: True)
     assert execution.given_parameters(house, "publication")["source"] == "worldcup98"
+
+
+def test_the_twins_are_those_of_a_machine_without_traces_and_have_a_folder_of_their_own(house, monkeypatch, tmp_path):
+    mirror = tmp_path / "mirror"  # of which worldcup98 could be read
+    (mirror / "worldcup98").mkdir(parents=True)
+    (mirror / "worldcup98" / "invocation_count.csv").write_text("a\n1\n")
+    digest = hashlib.sha256(b"a\n1\n").hexdigest()
+    (mirror / "registry.csv").write_text(
+        "dataset,file,url,sha256,description,licence\n"
+        f"worldcup98,invocation_count.csv,https://example.org,{digest},requests,none\n"
+    )
+    monkeypatch.setenv("BOOK_DATA", str(mirror))
+    monkeypatch.setattr(execution, "chapters", lambda: [house])
+    (house.root / "book/publication.yml").write_text("01_tiny: {source: worldcup98}")
+    house.source.write_text(
+        CHAPTER.replace("n: int = 2  # count", "n: int = 2\nsource: str = 'x'").replace("print(n, ", "print(source, ")
+    )
+    nbformat.write(to_notebook(house.source), house.notebook)
+    said = {}
+    for profile, folder in (("publication", "executed"), ("twins", "twins")):
+        assert execution.main(["--profile", profile]) == 0
+        said[profile] = str(
+            nbformat.read(house.root / "_build" / folder / "01_tiny.ipynb", as_version=4).cells[-1].outputs
+        )
+    assert "worldcup98 publication" in said["publication"] and "synthetic" not in said["publication"]
+    assert "synthetic:worldcup98 publication" in said["twins"]
 
 
 def test_without_a_twin_the_chapter_runs_as_it_is_written_and_nothing_is_judged(house, monkeypatch, capsys):
