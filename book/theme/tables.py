@@ -10,6 +10,7 @@ __all__ = ["finish_table", "finish_tables"]
 ROW = re.compile(r"<tr\b[^>]*>.*?</tr>", re.DOTALL)
 CELL = re.compile(r"<(th|td)\b([^>]*)>(.*?)</\1>", re.DOTALL)
 NUMBER = re.compile(r"^[+\-−±~≈<>≤≥]?\s*[$€£]?\s*[\d,.\u202f\u00a0 ]*\d(\.\d+)?([eE][+\-−]?\d+)?\s*(%|×|s|ms|h|USD)?$")
+DENSE_COLUMNS = 7  # from so many on a table is set smaller, so that it fits the text column
 BLANK = {"", "–", "-", "—", "nan", "NaN", "…", "n/a"}
 
 
@@ -57,7 +58,8 @@ def finish_table(table: str) -> str:
     done = ROW.sub(finish_row, _one_head(table))
     done = re.sub(r'<tr style="text-align: right;">', "<tr>", done)
     done = re.sub(r'<table border="\d+"', "<table", done)
-    return f'<div class="b-table"><div class="b-scroll" tabindex="0" role="group" aria-label="Table">{done}</div></div>'
+    kind = "b-table b-dense" if width >= DENSE_COLUMNS else "b-table"
+    return f'<div class="{kind}"><div class="b-scroll" tabindex="0" role="group" aria-label="Table">{done}</div></div>'
 
 
 def _one_head(table: str) -> str:

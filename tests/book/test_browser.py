@@ -12,6 +12,8 @@ from pathlib import Path
 
 import pytest
 
+from book.theme.tables import finish_table
+
 sync_api = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
 
 ROOT = Path(__file__).resolve().parent.parent.parent
@@ -103,6 +105,20 @@ def test_navigation(page: sync_api.Page, start: str) -> None:
     assert page.url.endswith("#fig-run") and page.inner_text("h1") == "How is a run shown?"
     page.click(".b-brand")
     assert page.locator(".b-hero").count() == 1
+
+
+def test_a_table_of_seven_columns_fits_the_text_on_a_desk(page: sync_api.Page, served: str) -> None:
+    headings = ["USD per server-hour", "cooldown (ticks)", "work per server and tick"] * 2
+    head = "".join(f"<th>{text}</th>" for text in ["policy", *headings])
+    row = "<th>windowed recommender</th>" + "<td>12,345.6</td>" * len(headings)
+    page.goto(served)
+    page.click(".b-contents >> text=Blocks")
+    page.evaluate(
+        "table => document.querySelector('.b-text').insertAdjacentHTML('beforeend', `<div id='seven'>${table}</div>`)",
+        finish_table(f"<table><thead><tr>{head}</tr></thead><tbody><tr>{row}</tr></tbody></table>"),
+    )
+    wide, room = page.evaluate("(e => [e.scrollWidth, e.clientWidth])(document.querySelector('#seven .b-scroll'))")
+    assert wide <= room
 
 
 def test_search_by_keyboard(page: sync_api.Page, start: str) -> None:
