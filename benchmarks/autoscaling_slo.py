@@ -20,6 +20,7 @@ SLO_PERCENT = 99.9
 TARGETS_PERCENT = tuple(range(10, 100, 5))
 FRACTILES = (0.5, 0.7, 0.8, 0.9, 0.95, 0.975, 0.99, 0.995, 0.999, 0.9995)
 DROP_FACTORS = tuple(2.0**k for k in range(-3, 8))  # the price of a drop that the plan reckons with, over the true one
+TICK_PRICES = tuple(10.0 ** (k / 2) for k in range(2, 15))  # of a bad tick, in prices of a server for a tick
 HALVINGS = 3  # of the gap between the best setting of the grid and the next that breaks the promise
 KEPT = ("minute_slo_percent", "over_percent", "mean_servers", "churn_percent")
 Point = dict[str, float]
@@ -35,7 +36,7 @@ class Swept:
 
 
 def families(world: Environment) -> dict[str, Swept]:
-    """The knob of each rule: targets, the newsvendor's fractile, the price of a drop that the MPC reckons with."""
+    """The knob of each rule: targets, the newsvendor's fractile, the price of a drop, or of a bad tick, in the MPC's plan."""
     return {
         "reactive": Swept([u / 100 for u in TARGETS_PERCENT], lambda a, b: (a + b) / 2, lambda u: (Reactive(u), world)),
         "kubernetes hpa": Swept(
@@ -52,6 +53,14 @@ def families(world: Environment) -> dict[str, Swept]:
             lambda k: (
                 StochasticMPC(name="stochastic MPC, bursts"),
                 replace(world, price_drop_usd=k * world.price_drop_usd),
+            ),
+        ),
+        "MPC for minutes": Swept(
+            TICK_PRICES,
+            lambda a, b: math.sqrt(a * b),
+            lambda k: (
+                StochasticMPC(name="MPC for minutes, bursts", price_bad_tick_usd=k * world.price_server_tick_usd),
+                world,
             ),
         ),
     }

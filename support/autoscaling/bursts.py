@@ -8,6 +8,7 @@ import numpy as np
 import pandas as pd
 from numba import njit
 
+from support.autoscaling.stage_costs import tail_scale
 from support.errors import SchemaError
 from support.forecasting import RollingQuantiles
 
@@ -168,8 +169,7 @@ def _extended(rolling: RollingQuantiles) -> tuple[np.ndarray, np.ndarray]:
     """Levels and quantiles, in order, with the upper levels added on an exponential tail through the two highest."""
     levels, quantiles = rolling.levels, np.sort(np.asarray(rolling.quantiles, dtype=np.float64), axis=-1)
     added = np.array([u for u in UPPER_LEVELS if u > levels[-1]])
-    scale = (quantiles[..., -1] - quantiles[..., -2]) / np.log((1 - levels[-2]) / (1 - levels[-1]))
-    tail = quantiles[..., -1:] + scale[..., None] * np.log((1 - levels[-1]) / (1 - added))
+    tail = quantiles[..., -1:] + tail_scale(quantiles, levels)[..., None] * np.log((1 - levels[-1]) / (1 - added))
     return np.append(levels, added), np.concatenate([quantiles, tail], axis=-1)
 
 

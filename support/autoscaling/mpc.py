@@ -11,10 +11,11 @@ from numba import njit
 from support.autoscaling.environment import Environment
 from support.autoscaling.oracle_sweep import next_age, step_back
 from support.autoscaling.simulate import Observation
+from support.autoscaling.stage_costs import expected_stage_costs, shortage_probabilities, tail_scale
 from support.errors import SchemaError
 from support.forecasting import RollingQuantiles
 
-__all__ = ["HorizonPlan", "StochasticMPC", "expected_stage_costs", "plan"]
+__all__ = ["HorizonPlan", "StochasticMPC", "plan"]
 
 
 @dataclass(frozen=True)
@@ -29,37 +30,6 @@ class HorizonPlan:
     servers: np.ndarray
     change: int
     cost_usd: float
-
-
-def expected_stage_costs(
-    demand: np.ndarray, environment: Environment, servers: np.ndarray, *, levels: np.ndarray | None = None
-) -> np.ndarray:
-    """Expected cost in USD of each stage with each number of `servers` (n_size,) that all serve: (n_horizon, n_size).
-
-    demand: requests per tick, either sample paths (n_draw, n_horizon), or, with `levels` (n_level,), quantiles
-    (n_horizon, n_level). Cost = price of m servers + price of a drop x E[(demand - m mu)+]. Without a queue the
-    expected cost of a schedule depends on the joint distribution of the stages through their marginals only, so that
-    quantiles are enough. E[(demand - x)+] is the integral over u of (Q(u) - x)+, exact for Q linear between levels;
-    the probability beyond the outermost levels sits at the outermost quantiles, so that no server is ever bought for
-    demand above the highest one. Raises SchemaError if shapes misfit or levels do not increase within (0, 1).
-
-    Example:
-        >>> world = Environment(tick_seconds=60, service_rate_rps=1, price_server_hour_usd=0.6, price_drop_usd=0.01)
-        >>> paths = np.array([[60.0, 180.0], [120.0, 180.0]])
-        >>> expected_stage_costs(paths, world, np.array([1, 2])).round(3).tolist()
-        [[0.31, 0.02], [1.21, 0.62]]
-    """
-    demand, capacity = np.asarray(demand, dtype=np.float64), servers * environment.capacity_per_tick
-    if demand.ndim != 2 or not demand.size or not np.isfinite(demand).all():
-        raise SchemaError(f"mpc: demand of shape {demand.shape} must be two-dimensional, not empty, finite.")
-    if levels is None:
-        short = np.stack([np.maximum(demand - able, 0.0).mean(axis=0) for able in capacity], axis=1)
-    else:
-        levels = np.asarray(levels, dtype=np.float64)
-        if levels.shape != demand.shape[1:] or not (np.diff(levels, prepend=0.0, append=1.0) > 0).all():
-            raise SchemaError(f"mpc: {levels} are no increasing levels in (0, 1) for demand of shape {demand.shape}.")
-        short = _shortfall(levels, np.ascontiguousarray(demand), capacity.astype(np.float64))
-    return environment.price_server_tick_usd * servers + environment.price_drop_usd * short
 
 
 def plan(
@@ -118,15 +88,18 @@ def plan(
 class StochasticMPC:
     """Open-loop feedback: at each tick `plan` on the forecast's expected costs, do the first step, plan again.
 
-    horizon_ticks: stages to look ahead (None: all the forecast has), more than the boot delay. With a queue the
+    horizon_ticks: stages to look ahead (None: all the forecast has), more than the boot delay. price_bad_tick_usd: what
+    a tick with a shortage is worth beyond the bill, for who promises minutes. Requests buy each tick the same quantile;
+    minutes buy the same density, so that fewer spare servers stand by where each covers less probability. With a queue the
     expected cost is no longer a matter of marginals. Then, as an approximation, new work that does not fit into its
     tick is priced as lost, and the backlog last seen is added to the demand: until an order helps, as far as the
     present fleet leaves it standing under the median forecast; what is left then is spread over one more boot delay.
-    Raises SchemaError where there is no forecast or it is too short.
+    Raises SchemaError where there is no forecast, it is too short, or a price is negative.
     """
 
     horizon_ticks: int | None = None
     name: str = "stochastic MPC"
+    price_bad_tick_usd: float = 0.0
 
     def prepare(self, environment: Environment, forecast: RollingQuantiles | None) -> _Prepared:
         """The forecast, and the fleet sizes worth looking at in each row, from that row alone."""
@@ -137,12 +110,24 @@ class StochasticMPC:
                 f"{environment.boot_delay_ticks}; horizon_ticks is {self.horizon_ticks}."
             )
         horizon = self.horizon_ticks or forecast.mean.shape[1]
+        if not 0 <= self.price_bad_tick_usd < math.inf:
+            raise SchemaError(f"{self.name}: price_bad_tick_usd is {self.price_bad_tick_usd:g}; it must be 0 or more.")
         level = min(max(environment.critical_fractile, float(forecast.levels[0])), float(forecast.levels[-1]))
         # A plan that leaves the range of the stages' own best sizes and the present fleet could be clipped to it.
         wanted = forecast.at(level)[:, :horizon] / environment.capacity_per_tick
         pays = environment.critical_fractile > 0
         low = np.floor(wanted.min(axis=1) * pays).clip(environment.min_servers, environment.max_servers).astype(int)
+        if self.price_bad_tick_usd > 0:  # the promise only adds servers: up to where the density is no longer worth one
+            wanted = np.maximum(wanted, self._densest(environment, forecast, horizon))
         return _Prepared(environment, forecast, horizon, low, wanted.max(axis=1))
+
+    def _densest(self, environment: Environment, forecast: RollingQuantiles, horizon: int) -> np.ndarray:
+        """Servers (n_time, horizon) at which one more is worth less than its price, on the exponential tail or its start."""
+        top = forecast.quantiles[:, :horizon, -1] / environment.capacity_per_tick
+        scale = tail_scale(forecast.quantiles[:, :horizon], forecast.levels) / environment.capacity_per_tick
+        gain = self.price_bad_tick_usd * (1 - forecast.levels[-1]) / environment.price_server_tick_usd
+        ratio = np.divide(gain, scale, out=np.ones_like(scale), where=scale > 0)
+        return np.asarray(top + scale * np.log(np.maximum(ratio, 1.0)))
 
     def act(self, state: _Prepared, seen: Observation) -> tuple[_Prepared, int, str]:
         """The present total and the first step of the plan of this row."""
@@ -157,7 +142,11 @@ class StochasticMPC:
         smallest = min(seen.active, int(state.low[seen.row]))
         wanted = math.ceil(min(float(state.wanted[seen.row]) + extra, world.max_servers))
         largest = max(total, wanted, world.min_servers)
-        costs = expected_stage_costs(quantiles, world, np.arange(smallest, largest + 1), levels=state.forecast.levels)
+        sizes = np.arange(smallest, largest + 1)
+        costs = expected_stage_costs(quantiles, world, sizes, levels=state.forecast.levels)
+        if self.price_bad_tick_usd > 0:
+            short = shortage_probabilities(quantiles, state.forecast.levels, sizes * world.capacity_per_tick)
+            costs = costs + self.price_bad_tick_usd * short
         best = plan(
             costs, world, smallest=smallest, active=seen.active, pipeline=seen.pipeline,
             cooldown_left=seen.cooldown_left,
@@ -205,28 +194,6 @@ def _backlog(
     stop = min(2 * delay + 1, horizon)
     shift[delay:stop] = waiting / (stop - delay)
     return shift
-
-
-@njit(cache=True)
-def _shortfall(levels: np.ndarray, quantiles: np.ndarray, capacity: np.ndarray) -> np.ndarray:
-    """E[(demand - capacity)+], (n_horizon, n_size), from quantiles that are linear between `levels`."""
-    n_horizon, n_level = quantiles.shape
-    out = np.zeros((n_horizon, len(capacity)))
-    for stage in range(n_horizon):
-        for size in range(len(capacity)):
-            able = capacity[size]
-            short = levels[0] * max(quantiles[stage, 0] - able, 0.0)
-            short += (1.0 - levels[-1]) * max(quantiles[stage, n_level - 1] - able, 0.0)
-            for k in range(n_level - 1):
-                lower, upper = quantiles[stage, k], quantiles[stage, k + 1]
-                if lower > upper:
-                    lower, upper = upper, lower
-                if lower >= able:
-                    short += (levels[k + 1] - levels[k]) * (0.5 * (lower + upper) - able)
-                elif upper > able:
-                    short += (levels[k + 1] - levels[k]) * (upper - able) ** 2 / (2.0 * (upper - lower))
-            out[stage, size] = short
-    return out
 
 
 @njit(cache=True)

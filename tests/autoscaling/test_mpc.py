@@ -6,11 +6,12 @@ from dataclasses import replace
 import numpy as np
 import pandas as pd
 import pytest
-from scipy import integrate
+from scipy import integrate, stats
 
 from support.autoscaling import Environment, Newsvendor, Observation, simulate
-from support.autoscaling.mpc import StochasticMPC, expected_stage_costs, plan
+from support.autoscaling.mpc import StochasticMPC, plan
 from support.autoscaling.oracle import optimum
+from support.autoscaling.stage_costs import expected_stage_costs, shortage_probabilities, tail_scale
 from support.errors import SchemaError
 from support.forecasting import RollingQuantiles
 
@@ -141,6 +142,23 @@ def test_stage_costs_of_quantiles_and_of_paths_agree():
     assert np.allclose(expected_stage_costs(paths, world, servers), exact, atol=3.0 * 6.0 / n_draw)
 
 
+def test_chances_of_a_shortage_are_those_of_an_exponential_demand():
+    levels = 1 - np.geomspace(0.999, 1e-4, 2000)
+    law = stats.expon(scale=np.array([[2.0], [7.0]]))
+    sizes = np.array([0.5, 3.0, 10.0, 40.0, 90.0])  # the last ones far beyond the highest quantile of the first stage
+    chance = shortage_probabilities(law.ppf(levels), levels, sizes)
+    assert chance == pytest.approx(law.sf(sizes), rel=1e-4, abs=1e-12)
+    assert tail_scale(law.ppf(levels), levels) == pytest.approx([2.0, 7.0])
+    knots = shortage_probabilities(law.ppf(levels), levels, law.ppf(levels)[0])
+    assert knots[0] == pytest.approx(1 - levels)
+
+
+def test_chances_of_a_shortage_where_quantiles_are_equal():
+    tied = np.array([[3.0, 3.0, 5.0, 5.0, 5.0]])
+    chance = shortage_probabilities(tied, np.array([0.1, 0.4, 0.8, 0.9, 0.99]), np.array([2.9, 3.0, 4.0, 5.0, 6.0]))
+    assert chance[0] == pytest.approx([1.0, 0.6, 0.4, 0.01, 0.0])
+
+
 def seen_at(tick, row_world, *, active, demand):
     known = demand[:tick]
     return Observation(tick, tick, active, 0, 0, known, known, np.zeros_like(known))
@@ -159,6 +177,37 @@ def test_without_friction_it_is_the_newsvendor():
         _, ceiling, _ = rule.act(wanted, seen)
         assert total == exact[row]
         assert ceiling - 1 <= total <= ceiling  # whole servers: the rule rounds up, the integral may round down
+
+
+@pytest.mark.parametrize("price", [3.0, 40.0, 4000.0])
+def test_a_price_of_bad_ticks_buys_the_same_density_everywhere(price):
+    # Without friction, and with drops for free, the least m + price exp(-m / scale) is at scale log(price / scale).
+    levels = 1 - np.geomspace(0.999, 1e-4, 2000)
+    scales = np.array([1.0, 2.0, 6.0, 15.0])
+    quantiles = scales[:, None, None] * stats.expon.ppf(levels) * np.ones((1, 3, 1))
+    world = minute_world(boot_delay_ticks=0, price_drop_usd=0.0, max_servers=1000)
+    policy = StochasticMPC(price_bad_tick_usd=price)
+    state = policy.prepare(world, rolling(quantiles, levels=levels))
+    for row, scale in enumerate(scales):
+        _, total, _ = policy.act(state, seen_at(row, world, active=2, demand=np.zeros(4)))
+        bill = np.arange(400) + price * stats.expon.sf(np.arange(400), scale=scale)
+        assert total == bill.argmin()
+        assert abs(total - max(scale * np.log(price / scale), 0.0)) <= 1
+
+
+def test_a_price_of_bad_ticks_only_adds_servers_and_none_takes_nothing_away():
+    rng = np.random.default_rng(11)
+    world = minute_world(boot_delay_ticks=0, max_servers=30, price_drop_usd=4.0)
+    forecast = rolling(random_quantiles(rng, 200, 3))
+    policies = [StochasticMPC(price_bad_tick_usd=price) for price in (0.0, 1.0, 20.0, 500.0)]
+    states = [policy.prepare(world, forecast) for policy in policies]
+    for row in range(200):
+        seen = seen_at(row, world, active=int(rng.integers(0, 8)), demand=np.zeros(200))
+        totals = [policy.act(state, seen)[1] for policy, state in zip(policies, states, strict=True)]
+        assert totals == sorted(totals)
+        assert totals[0] == StochasticMPC().act(states[0], seen)[1]
+    with pytest.raises(SchemaError, match="price_bad_tick_usd is -1"):
+        StochasticMPC(price_bad_tick_usd=-1.0).prepare(world, forecast)
 
 
 def test_the_future_does_not_change_the_action():
