@@ -43,6 +43,7 @@ from support.autoscaling import (
 from support.autoscaling.bursts import fit_bursts, with_bursts
 from support.autoscaling.catalog import POLICIES, build_policy
 from support.autoscaling.hpa_policy import KubernetesHPA
+from support.autoscaling.learning.agent import load_agent
 from support.autoscaling.mpc import StochasticMPC
 from support.autoscaling.oracle import optimum, regret
 from support.autoscaling.oracle_bound import JumpBound, measured_bound, target_measurable
@@ -59,6 +60,8 @@ HORIZON_TICKS, HORIZON_MINUTES = 30, 30.0  # of the forecasts: the fewer, but th
 PAST_WEEK_DAYS = 7.0  # on which knobs are tuned
 BLOCKS_OF_SHORT = 10  # a test of less than three days is drawn in this many blocks
 PARTS = ("table", "slo", "speed")
+AGENT, AGENT_TICK_SECONDS = ROOT / "benchmarks" / "results" / "scaling_rl.npz", 60.0
+SEEN_BY_AGENT = ("synthetic 0", "synthetic without bursts 0")  # of the seed of its course
 Row = dict[str, Any]
 
 
@@ -163,7 +166,7 @@ def tuned_hpa(case: Case) -> int:
 
 
 def policies(case: Case) -> list[Policy]:
-    """The catalogue, and three more: the autoscaler of Kubernetes tuned, and the two rules of the book with bursts."""
+    """The catalogue, and more: the autoscaler of Kubernetes tuned, two rules with bursts, the learned agent where it fits."""
     book = [build_policy(name, case.world, case.train) for name in POLICIES]
     if case.recent is not None:  # what is on probation has its trial before the test begins
         past = case.train.loc[case.recent.timestamps]
@@ -173,7 +176,18 @@ def policies(case: Case) -> list[Policy]:
         KubernetesHPA(tuned_hpa(case), name="kubernetes hpa tuned"),
         Newsvendor(name="newsvendor, bursts"),
         StochasticMPC(name="stochastic MPC, bursts"),
+        *learned(case),
     ]
+
+
+def learned(case: Case) -> list[Policy]:
+    """The agent of benchmarks/scaling_rl.py, as it is, where ticks and boot delay are those it learned with.
+
+    It saw 92 generated days of the seed of the first synthetic traces; on those two it is left out.
+    """
+    agent = load_agent(AGENT)
+    fits = case.world.tick_seconds == AGENT_TICK_SECONDS and case.world.boot_delay_ticks == agent.boot_delay_ticks
+    return [agent] if fits and case.name not in SEEN_BY_AGENT else []
 
 
 def table_of(case: Case) -> Row:

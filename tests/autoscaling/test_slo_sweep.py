@@ -51,7 +51,7 @@ def test_a_setting_that_keeps_it_with_more_surplus_is_not_taken():
     assert best["knob"] == 1
 
 
-@pytest.mark.parametrize("name", ["reactive", "kubernetes hpa", "newsvendor", "stochastic MPC"])
+@pytest.mark.parametrize("name", list(families(Environment(tick_seconds=60, service_rate_rps=1))))
 def test_half_way_lies_between_and_makes_a_policy(name):
     world = Environment(tick_seconds=60, service_rate_rps=1)
     family = families(world)[name]
