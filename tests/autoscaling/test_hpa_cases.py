@@ -1,6 +1,7 @@
 """The Kubernetes autoscaler and KEDA's ScaledJob against facts from their own tests and from their executed code.
 
-HPA_CASES names a folder with other cases of the same schema; by default the mirror's, BOOK_DATA/kubernetes-hpa.
+HPA_CASES names a folder with other cases of the same schema; by default kubernetes-hpa in the mirror: BOOK_DATA, or
+../shared/data beside the project.
 Where there is neither, a small set of our own runs, and the test session says so.
 """
 
@@ -42,7 +43,8 @@ from support.autoscaling.hpa_spec import (
 from support.autoscaling.keda import ScaledJob, effective_max_scale
 from support.errors import SourceError
 
-FOLDER = os.environ.get("HPA_CASES") or os.environ.get("BOOK_DATA", "") + "/kubernetes-hpa"
+BESIDE = Path(__file__).resolve().parents[3] / "shared" / "data"  # the mirror beside the project
+FOLDER = os.environ.get("HPA_CASES") or Path(os.environ.get("BOOK_DATA") or BESIDE) / "kubernetes-hpa"
 OWN = json.loads((Path(__file__).parent / "hpa_own_cases.json").read_text())["cases"]
 
 
