@@ -20,6 +20,7 @@ __all__ = [
     "Expert",
     "LevelExpert",
     "NaiveExpert",
+    "RecentExpert",
     "TypicalExpert",
     "newest_profile",
     "short_cycle",
@@ -152,6 +153,25 @@ class LevelExpert:
         low, high = (np.take_along_axis(ordered, k, axis=0) for k in (below, above))
         made = self.level[origin] + (low + (place - below) * (high - low)).T
         return np.sinh(made) * self.scale + self.centre if self.bend else made
+
+
+class RecentExpert:
+    """The distribution of the values themselves, whatever the level and the time of the season, the newest most.
+
+    values: (n_time,). memory: steps after which a value counts 1 / e as much.
+    """
+
+    def __init__(self, values: np.ndarray, *, memory: float) -> None:
+        self.memory, self.order = memory, np.argsort(values, kind="stable")
+        self.ordered = values[self.order]
+
+    def at(self, origin: int, steps: np.ndarray, levels: np.ndarray) -> np.ndarray:
+        """Quantiles; see `Expert`. The same for all steps, linear between the middles of weights."""
+        known = self.order <= origin
+        held = np.exp(-(origin - self.order[known]) / self.memory)
+        held += FLOOR * held.mean()
+        middle = (np.cumsum(held) - held / 2) / held.sum()
+        return np.tile(np.interp(levels, middle, self.ordered[known]), (len(steps), 1))
 
 
 class NaiveExpert:

@@ -11,7 +11,21 @@ import pandas as pd
 import pytest
 
 from benchmarks import forecasting, forecasting_speed, record
-from benchmarks.forecasting import ALL_MIRROR, ENSEMBLES, MEDIAN, MEMBERS, WEIGHTED, judged, named, run, table
+from benchmarks.forecasting import (
+    ALL_MIRROR,
+    ENSEMBLES,
+    GLOBAL_MODELS,
+    LOCAL,
+    MEDIAN,
+    MEDIAN_OF_TRIO,
+    MEMBERS,
+    TRIO,
+    WEIGHTED,
+    judged,
+    named,
+    run,
+    table,
+)
 from benchmarks.forecasting_runs import merged, owner, plain
 from benchmarks.forecasting_sets import MIRROR, SETS, DataSet, filled_forward, fitting, known
 from support.errors import SchemaError
@@ -131,7 +145,34 @@ def test_a_run_records_rows_ratios_and_stamps(names, capsys):
 
 
 def test_ensembles_are_of_models_that_there_are():
-    assert {MEDIAN, WEIGHTED} == set(ENSEMBLES) and all(members == MEMBERS for members in ENSEMBLES.values())
+    assert {MEDIAN: MEMBERS, WEIGHTED: MEMBERS, MEDIAN_OF_TRIO: TRIO} == ENSEMBLES
+    assert set(TRIO) < set(MEMBERS) < {*LOCAL, *GLOBAL_MODELS}
+
+
+def test_a_run_of_all_members_has_their_ensembles(monkeypatch):
+    """Models that are cheap under the names of the members: what is combined is the same."""
+    cheap = ("Naive", "Climatology", "SeasonalNaive (Gaussian)", BASELINE)
+    models = {name: LOCAL_MODELS[one] for name, one in zip(MEMBERS, cheap, strict=True)} | {
+        BASELINE: LOCAL_MODELS[BASELINE]
+    }
+    monkeypatch.setattr(forecasting, "LOCAL", models)
+    monkeypatch.setattr(forecasting, "GLOBAL_MODELS", {})
+    data = fitting("made up", panel_of(), PLAN, (6,))
+    found = run(data, list(models))
+    rolled = roll(data.panel, protocol=PLAN, local_models=models, rng=np.random.default_rng(20261121))
+    levels = [c for c in rolled.frame if c.startswith("q0")]
+    later = rolled.frame.groupby(["model", "unique_id"])["cutoff"].rank("dense") > PLAN.n_windows // 2
+    trio = rolled.frame[later & rolled.frame["model"].isin(TRIO)]
+    middle = trio.groupby(["unique_id", "ds", "y"])[levels].median().reset_index()
+    loss = np.mean([
+        np.maximum(level * (middle["y"] - middle[f"q{level:g}"]), (level - 1) * (middle["y"] - middle[f"q{level:g}"]))
+        for level in np.arange(1, 10).round(1) / 10
+    ], axis=0)  # fmt: skip
+    first = PLAN.cutoffs(150)[PLAN.n_windows // 2]  # of the later windows: errors before it set the scale
+    scale = {name: series.diff(12).abs().iloc[:first].mean() for name, series in data.panel.items()}
+    wanted = np.mean([2 * loss[middle["unique_id"] == name].mean() / scale[name] for name in scale])
+    assert found["calibrated"]["6"][MEDIAN_OF_TRIO]["sql"] == pytest.approx(wanted, rel=1e-3)
+    assert MEDIAN_OF_TRIO not in found["raw"]["6"] and set(ENSEMBLES) <= set(found["runs"])
 
 
 def test_sets_by_name():

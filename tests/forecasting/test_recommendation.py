@@ -6,9 +6,11 @@ import pytest
 from hypothesis import given as for_any
 from hypothesis import settings
 from hypothesis import strategies as st
+from scipy.optimize import nnls
+from scipy.stats import gamma
 
 from support.errors import SchemaError, TooShortError
-from support.forecasting.analogs import AnalogExpert, LevelExpert, NaiveExpert, short_cycle, smoothed
+from support.forecasting.analogs import AnalogExpert, LevelExpert, NaiveExpert, RecentExpert, short_cycle, smoothed
 from support.forecasting.local_models import seasonal_naive_empirical
 from support.forecasting.metrics import pinball
 from support.forecasting.quantile_frame import QUANTILE_LEVELS
@@ -53,6 +55,22 @@ def test_level_has_empirical_errors_by_step(bend):
         by_hand = expert.level[-1] + np.quantile(scaled[moments + step] - expert.level[moments], QUANTILE_LEVELS)
         by_hand = np.sinh(by_hand) * expert.scale + expert.centre if bend else by_hand
         np.testing.assert_allclose(made[step - 1], by_hand, rtol=1e-9)
+
+
+def test_the_recent_distribution_is_that_of_values_repeated_by_their_age():
+    """Weights as counts: each value stands in a sample as often as its weight says; hardly any of the far past does."""
+    values, memory, origin = series(), 60.0, 600
+    made = RecentExpert(values, memory=memory).at(origin, STEPS, QUANTILE_LEVELS)
+    ago = origin - np.arange(origin + 1)
+    often = np.exp(-ago / memory)
+    often = np.round(1e6 * (often + 1e-3 * often.mean())).astype(int)
+    sample = np.repeat(values[: origin + 1], often)
+    steps = np.subtract(*np.quantile(values, [0.99, 0.01])) / 60  # about sixty values carry the weight
+    np.testing.assert_allclose(made, np.broadcast_to(np.quantile(sample, QUANTILE_LEVELS), made.shape), atol=3 * steps)
+    later = np.where(np.arange(len(values)) > origin, 1e9, values)
+    np.testing.assert_array_equal(RecentExpert(later, memory=memory).at(origin, STEPS, QUANTILE_LEVELS), made)
+    even = RecentExpert(values, memory=1e12).at(len(values) - 1, STEPS[:1], QUANTILE_LEVELS)[0]
+    np.testing.assert_allclose(even, np.quantile(values, QUANTILE_LEVELS, method="hazen"), rtol=1e-6)
 
 
 def test_naive_expert_is_the_baseline():
@@ -133,18 +151,32 @@ def test_a_short_past_is_an_average_with_a_floor_under_the_share_of_seasonal_nai
     for name, context, season in (
         ("level", rng.normal(10, 1, 350), 1), ("walk", rng.normal(0, 1, 350).cumsum(), 1),
         ("day", np.tile(rng.gamma(1, 5, 150), 2)[:290] + rng.normal(0, 0.1, 290), 150),
-        ("noise", rng.normal(10, 1, 290), 150),
+        ("noise", rng.normal(10, 1, 290), 150), ("few", rng.normal(10, 1, 350), 35),
     ):  # fmt: skip
         made, base = own(context, HORIZON, season), baseline(context, HORIZON, season)
         experts = [LevelExpert(context, rate=rate, bend=False) for rate in (0.05, 0.1, 0.2)]
-        levelled = np.mean([e.at(len(context) - 1, STEPS, QUANTILE_LEVELS) for e in experts], axis=0)
-        shares[name] = np.median((made - levelled)[base != levelled] / (base - levelled)[base != levelled])
-        np.testing.assert_allclose(made, np.sort(shares[name] * base + (1 - shares[name]) * levelled), atol=1e-9)
+        experts.append(RecentExpert(context, memory=100))
+        said = [base, *(e.at(len(context) - 1, STEPS, QUANTILE_LEVELS) for e in experts)]
+        weights, rest = nnls(np.stack([q.ravel() for q in said], axis=1), made.ravel())  # which average it is
+        assert rest < 1e-6 * np.linalg.norm(made) and weights.sum() == pytest.approx(1, abs=1e-6)
+        shares[name] = weights[0]
         for seen in (np.zeros(HORIZON), np.full(HORIZON, 100.0), rng.normal(10, 3, HORIZON), base[:, 7]):
-            losses = [pinball(seen, q, QUANTILE_LEVELS).mean() for q in (made, base, levelled)]
-            assert losses[0] <= shares[name] * losses[1] + (1 - shares[name]) * losses[2] + 1e-9
-    assert shares["level"] == pytest.approx(0.5) and shares["noise"] == pytest.approx(0.75)  # the floors
-    assert shares["walk"] > 0.9 and shares["day"] > 0.9
+            losses = [pinball(seen, q, QUANTILE_LEVELS).mean() for q in (made, *said)]
+            assert losses[0] <= weights @ losses[1:] + 1e-6
+    assert shares["level"] == pytest.approx(0.25) and shares["few"] == pytest.approx(0.5)  # the floors
+    assert shares["noise"] == pytest.approx(0.75) and shares["walk"] > 0.9 and shares["day"] > 0.9
+
+
+def test_a_short_past_of_noise_is_forecast_by_its_distribution():
+    """Independent values around one level: the loss of the true quantiles is the least there is; naive's is far more."""
+    rng, losses = np.random.default_rng(3), []
+    truth = np.broadcast_to(gamma.ppf(QUANTILE_LEVELS, 2.0), (HORIZON, len(QUANTILE_LEVELS)))
+    for _ in range(20):
+        context, seen = rng.gamma(2.0, 1.0, 350), rng.gamma(2.0, 1.0, HORIZON)
+        made = [own(context, HORIZON, 1), baseline(context, HORIZON, 1), truth]
+        losses.append([pinball(seen, q, QUANTILE_LEVELS).mean() for q in made])
+    mine, naive, least = np.mean(losses, axis=0)
+    assert least < mine < least + 0.25 * (naive - least)
 
 
 def test_a_peak_at_one_minute_of_the_day_is_expected_there():
