@@ -1,4 +1,4 @@
-"""Several small text files written together: all of them or none."""
+"""Counts in words, and several small text files written together: all of them or none."""
 
 from __future__ import annotations
 
@@ -9,7 +9,17 @@ from pathlib import Path
 
 from support.errors import BookError
 
-__all__ = ["write_together"]
+__all__ = ["plural", "write_together"]
+
+
+def plural(number: float, noun: str) -> str:
+    """`number` and `noun`, which gets an s unless the number is 1: any number, a noun without a plural of its own.
+
+    Example:
+        >>> plural(1, "day"), plural(0.5, "day"), plural(1200, "usable row")
+        ('1 day', '0.5 days', '1,200 usable rows')
+    """
+    return f"{number:,.15g} {noun}{'' if number == 1 else 's'}"
 
 
 def write_together(folder: str | Path, texts: Mapping[str, str], *, named_by: str) -> tuple[Path, ...]:

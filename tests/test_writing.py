@@ -3,7 +3,7 @@
 import pytest
 
 from support.errors import BookError
-from support.writing import write_together
+from support.writing import plural, write_together
 
 
 def test_all_are_there_and_no_temporary_file_is_left(tmp_path):
@@ -23,3 +23,11 @@ def test_a_file_in_the_place_of_the_folder_is_named(tmp_path):
     (tmp_path / "taken").write_text("")
     with pytest.raises(BookError, match="taken: cannot be written"):
         write_together(tmp_path / "taken", {"a": "1"}, named_by="--out")
+
+
+@pytest.mark.parametrize(
+    "number, said",
+    [(0, "0 days"), (1, "1 day"), (1.0, "1 day"), (1.5, "1.5 days"), (-1, "-1 days"), (12_345, "12,345 days")],
+)
+def test_only_one_is_singular(number, said):
+    assert plural(number, "day") == said

@@ -9,6 +9,7 @@ import pandas as pd
 
 from support.autoscaling.environment import Environment
 from support.errors import SchemaError
+from support.writing import plural
 
 __all__ = ["JumpBound", "jump_bound", "jumps_per_day", "measured_bound", "target_measurable"]
 
@@ -37,11 +38,11 @@ class JumpBound:
 
     def __str__(self) -> str:
         if self.jumps_per_day == 0:
-            return f"No unforecastable jump: nothing forbids {self.target_frac:.3%} of good ticks."
+            return f"No unforecastable jump: nothing forbids {100 * self.target_frac:.3f} % of good ticks."
         verdict = "in reach" if self.reachable else "out of reach for any causal policy without spare servers"
         return (
-            f"{self.jumps_per_day:.2f} unforecastable jumps a day spoil {self.bad_ticks} tick{'s' * (self.bad_ticks > 1)} each, so at most "
-            f"{self.best_slo_frac:.3%} of ticks can be good; {self.target_frac:.3%} is {verdict} "
+            f"{self.jumps_per_day:.2f} unforecastable jumps a day spoil {plural(self.bad_ticks, 'tick')} each, so at most "
+            f"{100 * self.best_slo_frac:.3f} % of ticks can be good; {100 * self.target_frac:.3f} % is {verdict} "
             f"(it bears {self.most_per_day:.2f} such jumps a day)."
         )
 

@@ -11,6 +11,7 @@ from support.autoscaling.environment import Environment
 from support.autoscaling.simulate import Observation
 from support.errors import SchemaError
 from support.forecasting import RollingQuantiles
+from support.writing import plural
 
 __all__ = ["HAIR", "ForecastMean", "Newsvendor", "Reactive", "Static", "forecast_ahead", "known_level", "servers_for"]
 
@@ -100,7 +101,7 @@ class Newsvendor:
         ahead = forecast_ahead(environment, forecast, self.name)
         level = known_level(ahead, environment.critical_fractile if self.fractile is None else self.fractile)
         most = ahead.at(level)[:, : environment.boot_delay_ticks + 1].max(axis=1)
-        return servers_for(most, environment), f"{level:.1%} quantile of demand until a new server helps"
+        return servers_for(most, environment), f"{100 * level:.1f} % quantile of demand until a new server helps"
 
     def act(self, state: tuple[np.ndarray, str], seen: Observation) -> tuple[tuple[np.ndarray, str], int, str]:
         """The largest fractile over the boot delay, in servers."""
@@ -113,7 +114,7 @@ def forecast_ahead(
     """`forecast` if it reaches `lead_ticks` (None: the boot delay) beyond the present tick; else SchemaError."""
     need = (environment.boot_delay_ticks if lead_ticks is None else lead_ticks) + 1
     if forecast is None or forecast.mean.shape[1] < need:
-        raise SchemaError(f"{name}: needs a forecast of {need} ticks, the present one included.")
+        raise SchemaError(f"{name}: needs a forecast of {plural(need, 'tick')}, the present one included.")
     return forecast
 
 

@@ -11,6 +11,7 @@ from support.autoscaling.policies import forecast_ahead, known_level
 from support.autoscaling.simulate import Observation
 from support.errors import SchemaError
 from support.forecasting import RollingQuantiles
+from support.writing import plural
 
 __all__ = ["Hybrid", "PredictiveThresholds"]
 
@@ -64,9 +65,9 @@ class PredictiveThresholds:
         total, ready = seen.active + seen.booting, state.ready(seen)
         said = f"the mean forecast is the work of {state.upper[seen.row]:.2f} servers"
         if state.upper[seen.row] > self.high * ready:
-            return state, total + self.step_up, f"{said}, above {self.high:.0%} of {ready}"
+            return state, total + self.step_up, f"{said}, above {100 * self.high:.0f} % of {ready}"
         if state.lower[seen.row] < self.low * ready:
-            return state, total - self.step_down, f"{said}, below {self.low:.0%} of {ready}"
+            return state, total - self.step_down, f"{said}, below {100 * self.low:.0f} % of {ready}"
         return state, total, f"{said}, between the thresholds for {ready}"
 
 
@@ -120,14 +121,14 @@ class Hybrid:
             return replace(state, quiet_from=seen.tick + self.hold_ticks), total + self.alert_step, alert
         upper, lower = float(state.upper[seen.row]), float(state.lower[seen.row])
         if upper > self.high * ready:
-            reason = f"the upper quantile is the work of {upper:.2f} servers, above {self.high:.0%} of {ready}"
+            reason = f"the upper quantile is the work of {upper:.2f} servers, above {100 * self.high:.0f} % of {ready}"
             return state, total + 1, reason
         if lower < self.low * ready:
-            reason = f"the lower quantile is the work of {lower:.2f} servers, below {self.low:.0%} of {ready}"
+            reason = f"the lower quantile is the work of {lower:.2f} servers, below {100 * self.low:.0f} % of {ready}"
             if seen.tick < state.quiet_from:
                 return state, total, f"{reason}, but held after an alert"
             return state, total - 1, reason
-        return state, total, f"both quantiles agree with {ready} servers"
+        return state, total, f"both quantiles agree with {plural(ready, 'server')}"
 
     def _alert(self, state: _Outlook, seen: Observation) -> str:
         """The emergency or the anomaly in words, empty if there is none."""
@@ -135,7 +136,7 @@ class Hybrid:
             return ""
         used = float(seen.utilization[-1])
         if used > self.emergency:
-            return f"emergency: utilisation {used:.0%} is above {self.emergency:.0%}"
+            return f"emergency: utilisation {100 * used:.0f} % is above {100 * self.emergency:.0f} %"
         newest = seen.row - seen.tick + len(seen.arrivals) - 1
         demand, usual = float(seen.arrivals[-1]) / state.capacity, float(state.usual[newest])
         if demand > usual:

@@ -105,4 +105,4 @@ class WindowedRecommender:
             return state, seen.active + seen.booting, "no data yet"
         level = state.seen.percentile(self.percentile)
         wanted = math.ceil(level * (1 + self.margin_frac) - HAIR)
-        return state, wanted, f"{self.percentile:.0%} of recent demand is below {level:.2f} servers"
+        return state, wanted, f"{100 * self.percentile:.0f} % of recent demand is below {level:.2f} servers"

@@ -13,6 +13,7 @@ from support.autoscaling.policies import HAIR
 from support.autoscaling.simulate import Observation, Policy
 from support.errors import SchemaError
 from support.forecasting import RollingQuantiles
+from support.writing import plural
 
 __all__ = ["LargestOf", "PausedThresholds", "Plan", "StepScaling", "TargetTracking", "Thresholds", "step_change"]
 
@@ -59,9 +60,9 @@ class Thresholds:
             return None, total, "no data yet"
         used = float(seen.utilization[-1])
         if used > self.high:
-            return None, total + self.step_up, f"utilisation {used:.0%} is above {self.high:.0%}"
+            return None, total + self.step_up, f"utilisation {100 * used:.0f} % is above {100 * self.high:.0f} %"
         if used < self.low:
-            return None, total - self.step_down, f"utilisation {used:.0%} is below {self.low:.0%}"
+            return None, total - self.step_down, f"utilisation {100 * used:.0f} % is below {100 * self.low:.0f} %"
         return None, total, "utilisation between the thresholds"
 
 
@@ -111,14 +112,14 @@ class PausedThresholds:
         if self.low <= used <= self.high:
             return state, total, "utilisation between the thresholds"
         step, pause = (1, state.out_ticks) if used > self.high else (-1, state.in_ticks)
-        side = f"above {self.high:.0%}" if step > 0 else f"below {self.low:.0%}"
+        side = f"above {100 * self.high:.0f} %" if step > 0 else f"below {100 * self.low:.0f} %"
         if changed_at is not None and seen.tick - changed_at < pause:
             return (
                 state,
                 total,
-                f"utilisation {used:.0%} is {side}, but the fleet changed {seen.tick - changed_at} ticks ago",
+                f"utilisation {100 * used:.0f} % is {side}, but the fleet changed {plural(seen.tick - changed_at, 'tick')} ago",
             )
-        return state, total + step, f"utilisation {used:.0%} is {side}"
+        return state, total + step, f"utilisation {100 * used:.0f} % is {side}"
 
 
 @dataclass(frozen=True)
@@ -200,13 +201,13 @@ class StepScaling:
         elif not _alarm(used[-self.in_points :] <= self.low + HAIR, self.in_points):
             return None, total, "no alarm"
         elif seen.booting:
-            return None, total, f"{seen.booting} servers still boot, so none is stopped"
+            return None, total, f"{plural(seen.booting, 'server')} yet to boot, so none is stopped"
         else:
             newest, present = float(used[-1]), seen.active + seen.draining
             step = [change for bound, change in self.in_steps if newest <= self.low + bound + HAIR][-1]
             wanted = min(total, present + step_change(step, present, unit=self.unit, least=self.min_change))
-        size = f"{step:+g} {'% of' if self.unit == 'percent' else 'on'} {present} servers"
-        return None, wanted, f"utilisation {newest:.0%}: {size}"
+        size = f"{step:+g} {'% of' if self.unit == 'percent' else 'on'} {plural(present, 'server')}"
+        return None, wanted, f"utilisation {100 * newest:.0f} %: {size}"
 
 
 @dataclass(frozen=True)
@@ -241,10 +242,10 @@ class TargetTracking:
             return None, total, "no alarm"
         ratio = math.ceil(int(seen.servers[-1]) * float(used[-1]) / self.target - HAIR)
         if above:
-            return None, max(total, ratio), f"{self.out_points} ticks above {self.target:.0%}"
-        reason = f"{self.in_points} ticks below {self.in_share * self.target:.0%}"
+            return None, max(total, ratio), f"{plural(self.out_points, 'tick')} above {100 * self.target:.0f} %"
+        reason = f"{plural(self.in_points, 'tick')} below {100 * self.in_share * self.target:.0f} %"
         if seen.booting:
-            return None, total, f"{reason}, but {seen.booting} servers still boot"
+            return None, total, f"{reason}, but {plural(seen.booting, 'server')} yet to boot"
         return None, min(total, ratio), reason
 
 

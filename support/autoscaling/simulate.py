@@ -14,6 +14,7 @@ from support.autoscaling.fleet import BootDraws, DrawnNow, Fleet, Order
 from support.autoscaling.latency import erlang_c_wait, waits_seconds
 from support.errors import SchemaError
 from support.forecasting import RollingQuantiles
+from support.writing import plural
 
 __all__ = ["Observation", "Policy", "Run", "erlang_c_wait", "guard", "simulate"]
 
@@ -229,7 +230,7 @@ def _check(
             raise SchemaError("simulate: the forecast's rows are not the demand's ticks.")
         if forecast.lag_ticks < environment.metric_lag_ticks:
             raise SchemaError(
-                f"simulate: the forecast sees data {forecast.lag_ticks} ticks old, the policy's are {environment.metric_lag_ticks}."
+                f"simulate: the forecast sees data {plural(forecast.lag_ticks, 'tick')} old, the policy's are {environment.metric_lag_ticks}."
             )
     if environment.boots_at_random and rng is None and boots is None:
         field_name = "boot_delay_sigma" if environment.boot_delay_sigma else "boot_failure_prob"

@@ -40,7 +40,9 @@ class Duel:
     share_high: float
 
     def __str__(self) -> str:
-        share = f"cheaper on {self.wins} of {self.n} traces ({self.share_low:.0%} to {self.share_high:.0%})"
+        share = (
+            f"cheaper on {self.wins} of {self.n} traces ({100 * self.share_low:.0f} % to {100 * self.share_high:.0f} %)"
+        )
         equal = f", equal on {self.ties}" if self.ties else ""
         if self.surely_wins is None:
             return share + equal
@@ -55,7 +57,7 @@ def duel(traces: Traces, policy: str, rival: str) -> Duel:
     Example:
         >>> row = {"policy": "a", "cost_usd": 1.0, "saving_percent_against_b": [50.0, 40.0, 60.0]}
         >>> print(duel({"t": {"rows": [row, {"policy": "b", "cost_usd": 2.0}]}}, "a", "b"))
-        cheaper on 1 of 1 traces (5% to 100%); surely cheaper on 1, surely dearer on 0
+        cheaper on 1 of 1 traces (5 % to 100 %); surely cheaper on 1, surely dearer on 0
     """
     saved = [s for trace in traces.values() if (s := _saving(trace, policy, rival)) is not None]
     if not saved:

@@ -15,6 +15,7 @@ from support.bayes.scores import SEASONS, hour_cell, normal_scores, season_of
 from support.errors import SchemaError, SourceError
 from support.telemetry import ar1
 from support.telemetry.schema import METRICS, Telemetry
+from support.writing import plural
 
 __all__ = ["EmpiricalMarginal", "JointModel", "JointRisk", "beta_marginal", "gumbel_orthant", "joint_models", "simulate_joint", "upper_orthant"]  # fmt: skip
 
@@ -217,5 +218,5 @@ def simulate_joint(models: Mapping[str, JointModel], times: pd.DatetimeIndex, *,
     index = pd.MultiIndex.from_product([sorted(models), times.as_unit("ns")], names=["resource_id", "timestamp"])
     values = np.concatenate([models[name].sample(times, rng=rng) for name in sorted(models)])
     step = (times[1] - times[0]).total_seconds()
-    told = f"Joint samples of {len(models)} machines from fitted marginals, cycles and correlations; not a measurement."
+    told = f"Joint samples of {plural(len(models), 'machine')} from fitted marginals, cycles and correlations; not a measurement."
     return Telemetry(pd.DataFrame(values, index, list(metrics)), step, "copula", told, True)

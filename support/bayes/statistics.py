@@ -20,6 +20,7 @@ from support.bayes.autocorrelation import (
 from support.bayes.rows import EDGE, Rows, unit_rows
 from support.errors import SchemaError, TooShortError
 from support.telemetry.schema import Telemetry
+from support.writing import plural
 
 __all__ = ["ALL", "CellStatistics", "Rows", "cell_statistics", "merge", "seasonal_basis", "unit_rows"]
 
@@ -188,7 +189,7 @@ def _groups(
         values = table.loc[list(resources), column]
         if values.isna().any():
             raise SchemaError(
-                f"{telemetry.source}: {int(values.isna().sum())} resources have no {column}, first "
+                f"{telemetry.source}: {plural(int(values.isna().sum()), 'resource')} without a {column}, first "
                 f"{values.index[values.isna()][0]}; give them one or leave them out."
             )
         unique, code = np.unique(values.astype(str).to_numpy(dtype=object), return_inverse=True)

@@ -17,6 +17,7 @@ import pandas as pd
 from support.errors import SchemaError, TooShortError
 from support.forecasting.covariates import KnownCovariates
 from support.telemetry.calendars import holiday_dates
+from support.writing import plural
 
 logging.getLogger("prophet.plot").setLevel(logging.CRITICAL)  # or its import says that plotly is not there
 from prophet import Prophet  # noqa: E402
@@ -92,7 +93,9 @@ def _most_pairs(steps: float) -> int:
     """Pairs that an hour of so many steps can tell apart."""
     pairs = int((np.ceil(steps) - 1) // 2)
     if pairs < 1:
-        raise SchemaError(f"prophet: an hour has {steps:g} steps; its season needs at least 3. Set hourly_pairs to 0.")
+        raise SchemaError(
+            f"prophet: an hour has {plural(steps, 'step')}; its season needs at least 3. Set hourly_pairs to 0."
+        )
     return pairs
 
 

@@ -12,6 +12,7 @@ import numpy as np
 import pandas as pd
 
 from support.errors import SchemaError
+from support.writing import plural
 
 __all__ = ["QUANTILE_LEVELS", "ModelForecasts", "arrays_of", "frame_of", "validate"]
 
@@ -161,6 +162,6 @@ def _refuse(frame: pd.DataFrame, broken: np.ndarray, what: str, mend: str) -> No
     if broken.any():
         row = frame.iloc[int(np.argmax(broken))]
         raise SchemaError(
-            f"quantile frame: {what} in {int(broken.sum())} rows, first for model {row['model']}, series "
+            f"quantile frame: {what} in {plural(int(broken.sum()), 'row')}, first for model {row['model']}, series "
             f"{row['unique_id']}, cutoff {row['cutoff']}, h {row['h']}. {mend}."
         )

@@ -21,7 +21,7 @@ from support.autoscaling import Line, run_line
 from support.errors import BookError
 from support.plotting import COLORS, fan, table_html, use_style
 from support.telemetry import Telemetry, load
-from support.writing import write_together
+from support.writing import plural, write_together
 
 __all__ = ["main", "report_html"]
 
@@ -63,7 +63,7 @@ def report_html(telemetry: Telemetry, line: Line) -> str:
         },
     ]
     when = f" by {decision.effective_by:%Y-%m-%d %H:%M} UTC" if decision.action != "hold" else ""
-    headline = f"{decision.action.capitalize()}: {decision.servers_now} to {decision.servers} servers{when}."
+    headline = f"{decision.action.capitalize()}: {decision.servers_now} to {plural(decision.servers, 'server')}{when}."
     folder = FileSystemLoader(str(Path(__file__).parent))
     template = Templates(loader=folder, autoescape=True).get_template("report.html")
     return template.render(
@@ -113,7 +113,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print("interrupted: nothing was written", file=sys.stderr)
         return 130
     print(
-        f"{line.decision.action}: {line.decision.servers_now} -> {line.decision.servers} servers. {line.decision.reason}"
+        f"{line.decision.action}: {line.decision.servers_now} -> {plural(line.decision.servers, 'server')}. {line.decision.reason}"
     )
     print(
         f"done in {time.monotonic() - started:.1f} s. Next: open {out / 'report.html'}; machines read {out / 'decision.json'}"
@@ -204,7 +204,7 @@ def _assumptions(line: Line) -> pd.DataFrame:
             f"{world.capacity_per_tick:,.1f}",
         ),
         ("price of a dropped unit of demand (USD)", f"{world.price_drop_usd:.3g}"),
-        ("quantile of demand worth serving at these prices", f"{world.critical_fractile:.2%}"),
+        ("quantile of demand worth serving at these prices", f"{100 * world.critical_fractile:.2f} %"),
         ("boot delay (intervals)", f"{world.boot_delay_ticks}"),
         ("cooldown (intervals)", f"{world.cooldown_ticks}"),
         ("fewest and most servers", f"{world.min_servers} to {world.max_servers}"),

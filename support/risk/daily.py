@@ -15,6 +15,7 @@ from statsmodels.robust.robust_linear_model import RLM
 from support.errors import SchemaError, TooShortError
 from support.forecast import Forecast
 from support.risk.vulnerability import event_of
+from support.writing import plural
 
 __all__ = ["Days", "day_paths", "next_days", "peak_errors", "peak_paths", "split_days"]
 
@@ -81,7 +82,7 @@ def split_days(demand: pd.DataFrame, *, unit: str) -> Days:
     first = 0 if since < step else int(np.ceil((DAY_SECONDS - since) / step))
     n_day = (len(demand) - first) // n_step
     if n_day < 1:
-        raise TooShortError(f"demand: {len(demand)} steps of {step:g} s hold no whole day.")
+        raise TooShortError(f"demand: {plural(len(demand), 'step')} of {step:g} s hold no whole day.")
     values = demand.to_numpy(float)[first : first + n_day * n_step].reshape(n_day, n_step, -1)
     peaks = values.max(axis=1)
     shares = np.divide(values, peaks[:, None], out=np.zeros_like(values), where=peaks[:, None] > 0)
@@ -104,7 +105,7 @@ def peak_errors(
     need = max(WEEK * weeks + horizon_days + LEAST_STRETCHES - 1, 3 * WEEK)
     if n < need:
         raise TooShortError(
-            f"{n} whole days; at least {need} are needed to look {horizon_days} days ahead. Shorten the horizon."
+            f"{plural(n, 'whole day')}; at least {need} are needed to look {plural(horizon_days, 'day')} ahead. Shorten the horizon."
         )
     index = peaks.index.union(peaks.index[-1] + pd.to_timedelta(np.arange(1, horizon_days + 1), unit="D"))
     usual, errors = [], []

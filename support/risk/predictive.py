@@ -17,6 +17,7 @@ from scipy.stats import t as student
 
 from support.errors import TooShortError
 from support.risk.usage import Usage
+from support.writing import plural
 
 __all__ = ["DemandPredictive", "enough_days", "fit_predictive"]
 
@@ -143,7 +144,7 @@ def _newest_days(usage: Usage, dimension: str) -> tuple[np.ndarray, np.ndarray]:
     demand, per_day = usage.demand[dimension], usage.steps_per_day
     n_days = demand.shape[1] // per_day
     if n_days < LEAST_DAYS:
-        raise TooShortError(f"usage: {n_days} whole days; give {LEAST_DAYS} or more.")
+        raise TooShortError(f"usage: {plural(n_days, 'whole day')}; give {LEAST_DAYS} or more.")
     if n_days >= WEEK:
         n_days = WEEK * min(n_days // WEEK, MOST_WEEKS)
     days = demand[:, -n_days * per_day :].reshape(len(demand), n_days, per_day)

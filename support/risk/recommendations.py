@@ -189,7 +189,7 @@ def _record(analysis: Analysis, sizing: Sizing, row: int, now: int, new: int, ne
         confidence=float((share[:, 1] <= sizing.breach_limit).mean()) if enough else 0.0,
         reason=_reason(finding, name, statistic, float(usage.capacity["cpu"][row]), sizing, size[1], row),
         alternatives=_alternatives(analysis, row, new) if enough else [],
-        rollback_condition=f"more than {sizing.breach_limit:.1%} of a day's intervals use {CEILING:.0%} or more of the new size",
+        rollback_condition=f"more than {100 * sizing.breach_limit:.1f} % of a day's intervals use {100 * CEILING:.0f} % or more of the new size",
         model_version=MODEL_VERSION,
         data_window={"start": start.isoformat(), "end": end.isoformat(), "measured": float(usage.measured_share()[row])},
         assumptions=_assumptions(analysis, row),
@@ -201,7 +201,7 @@ def _record(analysis: Analysis, sizing: Sizing, row: int, now: int, new: int, ne
 def _reason(
     finding: str, name: str, statistic: float, cores: float, sizing: Sizing, proposed: dict[str, object], row: int
 ) -> str:
-    demand = f"the {sizing.level:.0%} quantile of CPU in the days to come is {statistic:.3g} of {cores:g} cores"
+    demand = f"the {100 * sizing.level:.0f} % quantile of CPU in the days to come is {statistic:.3g} of {cores:g} cores"
     flow = float(sizing.findings["network_mbps"].iloc[row])
     quiet = "and has no traffic" if flow == flow else "(its network was not measured)"
     return {

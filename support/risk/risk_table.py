@@ -49,7 +49,7 @@ def checked_capacity(capacity: float, demand: pd.Series, *, level: float = 0.5) 
     now = float(demand.quantile(level))
     if capacity <= now:
         raise SchemaError(
-            f"capacity {capacity:g} is not above present use: the {level:.0%} quantile of recent demand is {now:,.4g}. "
+            f"capacity {capacity:g} is not above present use: the {100 * level:.0f} % quantile of recent demand is {now:,.4g}. "
             "Give it in the unit of the demand; if it is, capacity is exhausted now."
         )
     return float(capacity)

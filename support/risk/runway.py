@@ -11,6 +11,7 @@ from scipy.stats import invgauss, linregress, norm
 
 from support.errors import SchemaError, TooShortError
 from support.forecast import Forecast
+from support.writing import plural
 
 __all__ = ["FirstPassage", "Runway", "brownian_first_passage", "runway", "straight_line_runway"]
 
@@ -44,14 +45,16 @@ class Runway:
         """Probability that capacity is exhausted within the lead time. Raises SchemaError beyond the horizon."""
         if not 0 <= lead_time_days <= self.horizon_days + 1e-9:
             raise SchemaError(
-                f"runway: a lead time of {lead_time_days:g} days; the paths reach {self.horizon_days:g}. Lengthen the horizon."
+                f"runway: a lead time of {plural(lead_time_days, 'day')}; the paths reach {self.horizon_days:g}. Lengthen the horizon."
             )
         return float((self.days <= lead_time_days + 1e-9).mean())
 
     def told(self, level: float) -> str:
         """The quantile in words: `23 days`, or `more than 90 days` if it is censored."""
         days = self.quantile(level)
-        return f"more than {self.horizon_days:.0f} days" if math.isinf(days) else f"{days:.0f} days"
+        return (
+            f"more than {plural(round(self.horizon_days), 'day')}" if math.isinf(days) else plural(round(days), "day")
+        )
 
 
 def runway(forecast: Forecast, capacity: float | np.ndarray, *, series: int = 0) -> Runway:

@@ -10,6 +10,7 @@ from scipy import stats
 
 from support.errors import SchemaError, TooShortError
 from support.telemetry.schema import Telemetry
+from support.writing import plural
 
 __all__ = ["daily_cost_and_requests", "unit_cost", "unit_cost_table"]
 
@@ -95,7 +96,9 @@ def unit_cost_table(
     unit = unit_cost(cost, requests, min_share=min_share).to_numpy()
     n_blocks = len(unit) // BLOCK_DAYS
     if n_blocks < MIN_BLOCKS:
-        raise TooShortError(f"{len(unit)} days of cost; an interval over weeks needs {MIN_BLOCKS * BLOCK_DAYS}.")
+        raise TooShortError(
+            f"{plural(len(unit), 'day')} of cost; an interval over weeks needs {MIN_BLOCKS * BLOCK_DAYS}."
+        )
     days = np.arange(len(unit), dtype=float)
     rows = np.column_stack([days, *_checked(cost, requests), unit])[-n_blocks * BLOCK_DAYS :]
     blocks = rows.reshape(n_blocks, BLOCK_DAYS, rows.shape[1])

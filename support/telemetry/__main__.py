@@ -18,6 +18,7 @@ from support.telemetry.generation.generator import OPTIONS, stream, synthetic
 from support.telemetry.generation.presets import PRESETS
 from support.telemetry.generation.progress import with_progress
 from support.telemetry.storage.export import Layout, Partition, write
+from support.writing import plural
 
 FORMATS = ("parquet", "csv", "csv.gz", "huggingface")
 DEFAULT_SEED = 20261121
@@ -85,7 +86,7 @@ def _generate(options: argparse.Namespace) -> None:
         overwrite=options.overwrite,
     )
     print(
-        f"wrote {report.rows:,} rows of {report.resources:,} resources with {report.labels:,} known anomalies: "
+        f"wrote {report.rows:,} rows of {plural(report.resources, 'resource')} (known anomalies: {report.labels:,}): "
         f"{report.bytes / 1e6:,.1f} MB in {report.seconds:.1f} s ({report.rows_per_second:,.0f} rows/s)"
     )
     print(f"units, origin, resources and known anomalies are in {report.files[1]}")
@@ -123,7 +124,7 @@ def _check(options: argparse.Namespace) -> None:
     telemetry = load(options.source, **named)
     times = telemetry.observations.index.get_level_values("timestamp")
     print(
-        f"{len(telemetry.observations):,} rows of {len(telemetry.resource_ids):,} resources every {telemetry.step_seconds:g} s, "
+        f"{len(telemetry.observations):,} rows of {plural(len(telemetry.resource_ids), 'resource')} every {telemetry.step_seconds:g} s, "
         f"{times.min():%Y-%m-%d %H:%M} to {times.max():%Y-%m-%d %H:%M} UTC"
     )
     for repair in telemetry.repairs:

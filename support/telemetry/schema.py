@@ -9,6 +9,7 @@ import pandas as pd
 import pandera.pandas as pa
 
 from support.errors import SchemaError
+from support.writing import plural
 
 __all__ = ["LABEL_COLUMNS", "METRICS", "Repair", "Telemetry"]
 
@@ -263,5 +264,5 @@ def _in_words(error: pa.errors.SchemaError) -> str:
     cases = error.failure_cases
     if isinstance(cases, pd.DataFrame) and len(cases) and "failure_case" in cases:
         first = cases.iloc[0]
-        return f"{error.schema.name or 'a column'} fails '{check}' in {len(cases)} rows, first value {first['failure_case']} at {first['index']}. Mend the unit or the value."
+        return f"{error.schema.name or 'a column'} fails '{check}' in {plural(len(cases), 'row')}, first value {first['failure_case']} at {first['index']}. Mend the unit or the value."
     return f"{str(error).splitlines()[0]}. Known columns: {_NAMED}."

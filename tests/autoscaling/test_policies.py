@@ -68,7 +68,7 @@ def test_newsvendor_by_hand():
     )  # a server-minute costs 15 USD, the 60 requests it serves are worth 60
     rolling = rolling_of([[[100, 200], [120, 260]], [[0, 10], [0, 5]], [[60, 60], [60, 61]]], [0.5, 0.75])
     wanted, reason = Newsvendor().prepare(world, rolling)
-    assert wanted.tolist() == [5, 1, 2] and reason.startswith("75.0%")
+    assert wanted.tolist() == [5, 1, 2] and reason.startswith("75.0 %")
     assert Newsvendor(0.5).prepare(world, rolling)[0].tolist() == [2, 0, 1]
     assert Newsvendor(0.625).prepare(world, rolling)[0].tolist() == [4, 1, 2]  # 190 between the levels
 
@@ -98,7 +98,7 @@ def test_what_policies_refuse():
             simulate(series, Reactive(target), WORLD)
     lagged = Environment(tick_seconds=60, service_rate_rps=1.0, boot_delay_ticks=1, metric_lag_ticks=3)
     rolling = rolling_of(np.ones((3, 2, 2)), [0.5, 0.75], lag=1)
-    with pytest.raises(SchemaError, match="1 ticks old"):
+    with pytest.raises(SchemaError, match="1 tick old"):
         simulate(pd.Series(1.0, index=rolling.timestamps), Newsvendor(), lagged, forecast=rolling)
 
 

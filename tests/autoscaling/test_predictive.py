@@ -160,5 +160,5 @@ def test_what_they_refuse():
         with pytest.raises(SchemaError, match=message):
             policy.prepare(WORLD, rolling)
     PredictiveThresholds(lead_ticks=1).prepare(WORLD, rolling)
-    with pytest.raises(SchemaError, match="forecast of 1 ticks"):
+    with pytest.raises(SchemaError, match="forecast of 1 tick,"):
         PredictiveThresholds().prepare(WORLD, None)

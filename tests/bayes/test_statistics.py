@@ -114,7 +114,7 @@ def test_bad_input_is_said_in_a_sentence(fleet):
             cell_statistics(fleet, **options)
     with pytest.raises(TooShortError, match="strictly between"):
         cell_statistics(_frame({"a": [0.0, 0.0, 100.0, 5.0]}), group_columns=())
-    with pytest.raises(SchemaError, match="1 resources have no tier, first b"):
+    with pytest.raises(SchemaError, match="1 resource without a tier, first b"):
         table = pd.DataFrame({"tier": ["x", None]}, index=["a", "b"])
         cell_statistics(_frame({"a": [1.0] * 9, "b": [2.0] * 9}, table), group_columns=("tier",))
 

@@ -159,5 +159,5 @@ def test_what_prophet_cannot_take_is_refused():
     for given in ({"mode": "both"}, {"yearly_pairs": -1}, {"hourly_pairs": -1}):
         with pytest.raises(SchemaError, match="modes are additive, multiplicative"):
             prophet(demand(), 5, 24, LEVELS, np.random.default_rng(0), **given)
-    with pytest.raises(SchemaError, match="an hour has 1 steps"):
+    with pytest.raises(SchemaError, match="an hour has 1 step;"):
         prophet(demand(), 5, 24, LEVELS, np.random.default_rng(0), hourly_pairs=4)

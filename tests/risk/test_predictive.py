@@ -86,7 +86,7 @@ def test_missing_days_are_left_out_and_too_few_are_refused():
     assert enough_days(usage_of_array(cpu)).tolist() == [True, False]
     with pytest.raises(TooShortError, match="vm-1"):
         fit_predictive(usage_of_array(cpu))
-    with pytest.raises(TooShortError, match="whole days"):
+    with pytest.raises(TooShortError, match="1 whole day;"):
         fit_predictive(usage_of_array(cpu[:, :30]))
 
 

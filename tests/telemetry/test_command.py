@@ -42,9 +42,9 @@ def test_the_file_holds_what_the_generator_makes(out, capsys):
     pd.testing.assert_frame_equal(made.observations, wanted.observations, check_exact=True, check_freq=False)
     pd.testing.assert_frame_equal(made.labels, wanted.labels)
     assert made.provenance == wanted.provenance and made.synthetic and len(made.labels) > 0
-    assert f"wrote {4 * 62:,} rows of 4 resources with {len(made.labels)} known anomalies" in said
+    assert f"wrote {4 * 62:,} rows of 4 resources (known anomalies: {len(made.labels)}): " in said
     assert said.splitlines()[0] == f"generating banking with seed 5 into {out}"
-    assert said.splitlines()[-1].startswith("next: ") and "100% of 4 resources" in progress
+    assert said.splitlines()[-1].startswith("next: ") and "100 % of 4 resources" in progress
     namespace = {}
     exec(said.splitlines()[-1].removeprefix("next: "), namespace)  # the next step it names works
     assert len(namespace["telemetry"].observations) == 248
@@ -114,7 +114,7 @@ def test_a_file_is_checked_and_drawn(capsys):
         cpu_utilization=lambda t: 50 + 30 * (t.timestamp.dt.hour > 8)
     ).drop(index=7).to_csv("mine.csv", index=False)
     code, said, _ = run("check mine.csv --figure o.png", capsys)
-    assert code == 0 and "600 rows of 1 resources every 3600 s" in said and "interpolated" in said
+    assert code == 0 and "600 rows of 1 resource every 3600 s" in said and "interpolated" in said
     daily = next(line for line in said.splitlines() if line.startswith("daily cycle"))
     assert daily.split()[3] == "100" and "verdict: " in said
     assert Path("o.png").read_bytes().startswith(b"\x89PNG")
@@ -166,8 +166,8 @@ def test_progress_says_the_share_that_is_done_and_passes_every_block_on():
     plain, terminal = io.StringIO(), Terminal()
     assert list(with_progress(iter(blocks), n_resources=4, file=plain)) == blocks
     lines = plain.getvalue().splitlines()
-    assert lines[0].startswith("25% of 4 resources, 288 rows, ")
-    assert lines[-1].startswith("100% of 4 resources, 1,152 rows, ") and lines[-1].endswith(" 0 s left")
+    assert lines[0].startswith("25 % of 4 resources, 288 rows, ")
+    assert lines[-1].startswith("100 % of 4 resources, 1,152 rows, ") and lines[-1].endswith(" 0 s left")
     list(with_progress(iter(blocks), file=terminal))
     assert terminal.getvalue().startswith("\r288 rows, ") and terminal.getvalue().endswith("\n")
     assert "%" not in terminal.getvalue()

@@ -60,7 +60,7 @@ def test_missing_values_and_gaps_are_counted():
     assert gaps["value"] == 30 and gaps["verdict"] == "bad"
     assert gaps["words"] == "4 in all, the longest of 30 intervals in b from 2026-03-10 05:00 UTC"
     assert completeness["value"] == pytest.approx(100 * (1 - 33 / 1344)) and completeness["verdict"] == "look"
-    assert completeness["words"] == "33 of 1,344 values missing or imputed; most in b (4.5%)"
+    assert completeness["words"] == "33 of 1,344 values missing or imputed; most in b (4.5 %)"
 
 
 @pytest.mark.parametrize(("hours", "verdict"), [(1, "good"), (2, "look"), (24, "look"), (25, "bad")])
@@ -185,7 +185,7 @@ def test_a_metric_that_some_or_all_lack():
     frame.loc["b", "cpu_utilization"] = np.nan
     frame["memory_utilization"] = np.nan
     report = checked(frame)
-    assert row(report, "completeness", "cpu_utilization")["words"] == "no value missing; 1 resources never have it"
+    assert row(report, "completeness", "cpu_utilization")["words"] == "no value missing; never there in 1 resource"
     table = report.table()
     assert table[table["metric"] == "memory_utilization"]["words"].tolist() == ["no value at all"]
     assert report.headline().startswith("11 of 12 checks good; bad: completeness")

@@ -52,7 +52,7 @@ def test_step_that_does_not_match():
 
 
 def test_negative():
-    refuse(frame({"requests": [1, -2, 3]}), "requests.*1 rows.*-2")
+    refuse(frame({"requests": [1, -2, 3]}), "requests.*1 row,.*-2")
 
 
 def test_above_the_highest_value():

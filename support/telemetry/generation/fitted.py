@@ -18,6 +18,7 @@ from support.telemetry.generation.fitted_estimates import fit_machine
 from support.telemetry.generation.fitted_machines import PRIOR_WEIGHT, MachineModel, redraw, simulate_machine
 from support.telemetry.judging.features import STEPS_PER_DAY
 from support.telemetry.schema import METRICS, Telemetry
+from support.writing import plural
 
 __all__ = ["FittedModel", "fit", "new_machine", "preset", "presets", "simulate"]
 
@@ -205,7 +206,7 @@ def simulate(
         frame,
         STEP_SECONDS,
         f"fitted:{model.name}",
-        f"Simulated by a model of {len(model.machines)} machines; no value of the trace is in it. {model.provenance}",
+        f"Simulated by a model of {plural(len(model.machines), 'machine')}; no value of the trace is in it. {model.provenance}",
         True,
         pd.DataFrame(index=pd.Index(ids, name="resource_id")),
     )

@@ -8,6 +8,7 @@ import pandas as pd
 from support.errors import SchemaError
 from support.telemetry.reading.grid import count_repair
 from support.telemetry.schema import METRICS, Repair, Telemetry
+from support.writing import plural
 
 __all__ = ["hybrid"]
 
@@ -57,7 +58,7 @@ def hybrid(real: Telemetry, synthetic: Telemetry, *, real_frac: float = 0.2, rng
         pd.concat(parts).sort_index(),
         real.step_seconds,
         f"hybrid of {synthetic.source} and {real.source}",
-        f"{n_total - n_real} synthetic resources ({synthetic.provenance}) and {n_real} real ones ({real.provenance})",
+        f"{plural(n_total - n_real, 'synthetic resource')} ({synthetic.provenance}) and {plural(n_real, 'real one')} ({real.provenance})",
         True,
         pd.concat(tables).sort_index(),
         tuple(repairs),

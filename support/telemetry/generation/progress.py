@@ -8,6 +8,7 @@ from collections.abc import Iterable, Iterator
 from typing import TextIO
 
 from support.telemetry.schema import Telemetry
+from support.writing import plural
 
 __all__ = ["with_progress"]
 
@@ -40,7 +41,9 @@ def with_progress(
             said, line = seconds, f"{rows:,} rows, {rows / max(seconds, 1e-9):,.0f} rows/s"
             if n_resources:
                 left = seconds * (n_resources - done) / done
-                line = f"{done / n_resources:.0%} of {n_resources:,} resources, {line}, {left:.0f} s left"
+                line = (
+                    f"{100 * done / n_resources:.0f} % of {plural(n_resources, 'resource')}, {line}, {left:.0f} s left"
+                )
             out.write(f"\r{line:<78}" if terminal else f"{line}\n")
             out.flush()
     finally:

@@ -12,6 +12,7 @@ from matplotlib.layout_engine import ConstrainedLayoutEngine
 from support.plotting import use_style
 from support.telemetry.judging import panels
 from support.telemetry.schema import Telemetry
+from support.writing import plural
 
 __all__ = ["overview"]
 
@@ -53,7 +54,7 @@ def overview(telemetry: Telemetry, *, target_correlation: pd.DataFrame | None = 
         said = " (synthetic)" if telemetry.synthetic else ""
         times = values.index.get_level_values("timestamp")
         figure.suptitle(
-            f"{telemetry.source}{said}: {len(values):,} rows, {panels.plural(len(telemetry.resource_ids), 'resource')}, "
+            f"{telemetry.source}{said}: {len(values):,} rows, {plural(len(telemetry.resource_ids), 'resource')}, "
             f"every {panels.duration(telemetry.step_seconds)}, {times.min():%Y-%m-%d} to {times.max():%Y-%m-%d}",
             x=0.01, ha="left", fontsize=11.5,
         )  # fmt: skip

@@ -11,6 +11,7 @@ from matplotlib.dates import AutoDateLocator, ConciseDateFormatter
 from support.plotting import COLORS
 from support.telemetry.calendars import calendar_features
 from support.telemetry.schema import METRICS, Telemetry
+from support.writing import plural
 
 __all__ = [
     "anomalies",
@@ -19,7 +20,6 @@ __all__ = [
     "distribution",
     "duration",
     "over_time",
-    "plural",
     "waste",
     "week",
 ]
@@ -37,11 +37,6 @@ def _name(metric: str, *, unit: bool = False) -> str:
     words = " ".join(word for word in (SHORT.get(word, word) for word in metric.split("_")) if word)
     said = METRICS[metric][0]
     return words if not unit else said if said.startswith(words) else f"{words} ({said})"
-
-
-def plural(number: int, noun: str) -> str:
-    """`1 day`, `2 days`."""
-    return f"{number:,} {noun}{'' if number == 1 else 's'}"
 
 
 def duration(seconds: float) -> str:

@@ -15,6 +15,7 @@ from support.errors import SchemaError, TooShortError
 from support.telemetry.judging.quality_report import CHECKS, VERDICTS, QualityReport
 from support.telemetry.judging.seasonality import MIN_CYCLES, MIN_STEPS_PER_CYCLE, Seasonality, seasonality
 from support.telemetry.schema import METRICS, Telemetry
+from support.writing import plural
 
 __all__ = ["LIMITS", "QualityReport", "quality"]
 
@@ -122,7 +123,7 @@ def _cadence(telemetry: Telemetry) -> _Finding:
     sizes = telemetry.observations.groupby(level="resource_id").size()
     days = sizes.median() * telemetry.step_seconds / DAY_SECONDS
     of = f" (median of {len(sizes)} resources)" if len(sizes) > 1 else ""
-    said = f"every {telemetry.step_seconds:g} s for {days:.3g} days{of}; {words}"
+    said = f"every {telemetry.step_seconds:g} s for {plural(float(f'{days:.3g}'), 'day')}{of}; {words}"
     return _Finding(percent, "look" if percent else "good", said)
 
 
@@ -150,8 +151,8 @@ def _completeness(metric: _Metric) -> _Finding:
     percent = 100 * sum(lacking.values()) / n
     words = f"{sum(lacking.values()):,} of {n:,} values missing or imputed" if percent else "no value missing"
     if percent and len(lacking) > 1:
-        words += f"; most in {worst} ({lacking[worst] / len(metric.values[worst]):.1%})"
-    words += f"; {metric.n_without} resources never have it" if metric.n_without else ""
+        words += f"; most in {worst} ({100 * lacking[worst] / len(metric.values[worst]):.1f} %)"
+    words += f"; never there in {plural(metric.n_without, 'resource')}" if metric.n_without else ""
     return _judged("completeness", 100 - percent, words, excess=percent)
 
 
@@ -166,7 +167,7 @@ def _gaps(metric: _Metric) -> _Finding:
             where = f" in {resource} from {metric.time(resource, int(edges[2 * lengths.argmax()]))}"
     seconds = longest * metric.step_seconds
     grades = [seconds > max(limit, metric.step_seconds) for limit in (HOUR_SECONDS, DAY_SECONDS)]
-    words = f"{number:,} in all, the longest of {longest:,} intervals{where}" if number else "no gap"
+    words = f"{number:,} in all, the longest of {plural(longest, 'interval')}{where}" if number else "no gap"
     return _Finding(seconds / HOUR_SECONDS, VERDICTS[sum(grades)], words)
 
 
@@ -221,11 +222,12 @@ def _outliers(metric: _Metric) -> _Finding:
         if distances.max() > farthest:
             farthest, at = float(distances.max()), int(distances.argmax())
             where = f"{resource}, {metric.time(resource, at)}"
-    without = f"no robust scale in {unscaled} resources, more than half of whose values are equal" if unscaled else ""
+    flat = plural(unscaled, "resource")
+    without = f"no robust scale in {flat}, more than half of whose values are equal" if unscaled else ""
     if not n:
         return _Finding(np.nan, "look", without)
     words = (
-        f"{number:,} values more than {OUTLIER_ROBUST_SDS:g} robust SD off the usual of day and time"
+        f"{plural(number, 'value')} more than {OUTLIER_ROBUST_SDS:g} robust SD off the usual of day and time"
         if number
         else "none"
     )
@@ -258,7 +260,7 @@ def _cycle(metric: _Metric, period_seconds: float) -> _Finding:
     refused = chances * np.arange(len(chances), 0, -1) > LEVEL_FRAC  # Holm (1979): stop at the first that is not small
     number = int(np.argmax(refused)) if refused.any() else len(chances)
     strengths = [one.strength_frac for one in found if one.p_value <= (chances[number - 1] if number else -1)]
-    share = f" and makes {np.median(strengths):.0%} of the variation" if strengths else ""
+    share = f" and makes {100 * np.median(strengths):.0f} % of the variation" if strengths else ""
     if len(found) == 1:
         words = f"{'found' if number else 'not found'} (p = {chances[0]:.2g}){share}"
     else:

@@ -74,7 +74,7 @@ def to_grid(
     if empty_frac > (LARGEST_EMPTY_FRAC_UNFILLED if fill == "none" else LARGEST_EMPTY_FRAC):
         first, last = part["timestamp"].min(), part["timestamp"].max()
         raise SchemaError(
-            f"{source}: {empty_frac:.0%} of the intervals of {step:g} s are missing for {name}, from {first:%Y-%m-%d %H:%M} "
+            f"{source}: {100 * empty_frac:.0f} % of the intervals of {step:g} s are missing for {name}, from {first:%Y-%m-%d %H:%M} "
             f"to {last:%Y-%m-%d %H:%M}. Remove stray dates, or aggregate to a longer step."
         )
     count_repair(repairs, f"timestamps moved to the grid of {step:g} s", int((slots * step_ns != stamps).sum()))

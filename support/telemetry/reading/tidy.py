@@ -13,6 +13,7 @@ from support.errors import SchemaError, TooShortError
 from support.telemetry.reading.grid import count_repair, merged_repairs, step_seconds_of, to_grid
 from support.telemetry.reading.times import time_column, timestamps
 from support.telemetry.schema import DERIVED, METRICS, Repair, Telemetry
+from support.writing import plural
 
 __all__ = ["Fill", "tidy"]
 
@@ -87,7 +88,7 @@ def tidy(
     frame = frame[usable]
     if len(frame) < MIN_ROWS:
         raise TooShortError(
-            f"{source}: {len(frame)} usable rows; at least {MIN_ROWS} are needed, some days for a forecast."
+            f"{source}: {plural(len(frame), 'usable row')}; at least {MIN_ROWS} are needed, some days for a forecast."
         )
     step = step_seconds_of(_one_per_time(frame), source)
     frame = _unique(frame, duplicates, source, repairs)
@@ -214,7 +215,7 @@ def _numbers(column: pd.Series, metric: str, name: str, source: str, repairs: li
     if garbage.mean() > 0.01:
         where = int(np.flatnonzero(garbage.to_numpy())[0])
         raise SchemaError(
-            f"{source}: row {where + 2} of {name!r} is no number: {str(column.iloc[where])[:40]!r} ({int(garbage.sum())} such rows)."
+            f"{source}: row {where + 2} of {name!r} is no number: {str(column.iloc[where])[:40]!r} ({plural(int(garbage.sum()), 'such row')})."
         )
     count_repair(repairs, f"values of '{name}' that are no numbers, treated as missing", int(garbage.sum()))
     if (numbers < METRICS.get(metric, ("", 0.0))[1]).any():

@@ -10,6 +10,7 @@ import pandas as pd
 from support.errors import SchemaError
 from support.telemetry.reading.grid import count_repair
 from support.telemetry.schema import Repair
+from support.writing import plural
 
 __all__ = ["time_column", "timestamps"]
 
@@ -155,7 +156,7 @@ def _refuse_unreadable(parsed: pd.Series, column: pd.Series, source: str, repair
     if bad.mean() > LARGEST_UNREADABLE_FRAC:
         where = int(np.flatnonzero(bad.to_numpy())[0])
         raise SchemaError(
-            f"{source}: row {where + 2} of {column.name!r} is no timestamp: {str(column.iloc[where])[:40]!r} ({int(bad.sum())} such rows)."
+            f"{source}: row {where + 2} of {column.name!r} is no timestamp: {str(column.iloc[where])[:40]!r} ({plural(int(bad.sum()), 'such row')})."
         )
     count_repair(repairs, "timestamps that could not be read", int(bad.sum()))
 

@@ -15,6 +15,7 @@ from support.errors import SchemaError
 from support.telemetry.reading.grid import count_repair
 from support.telemetry.reading.times import timestamps
 from support.telemetry.schema import METRICS, Repair
+from support.writing import plural
 
 __all__ = [
     "CANONICAL",
@@ -207,15 +208,14 @@ def _numbers(table: pd.DataFrame, choice: _Choice, source: str, repairs: list[Re
     garbage = numbers.isna() & column.notna()
     if garbage.any():
         garbage &= ~column.astype(str).str.strip().str.lower().isin(["", "nan"])
+    bad = int(garbage.sum())
     if garbage.mean() > LARGEST_UNREADABLE_FRAC:
         where = int(np.flatnonzero(garbage.to_numpy())[0])
         raise SchemaError(
             f"{source}: row {where + 2} of {choice.header!r} is no number: {str(column.iloc[where])[:40]!r} "
-            f"({int(garbage.sum())} such rows). Write plain numbers, and the unit in units={{{choice.header!r}: ...}}."
+            f"({plural(bad, 'such row')}). Write plain numbers, and the unit in units={{{choice.header!r}: ...}}."
         )
-    count_repair(
-        repairs, f"values of {choice.header!r} that are no finite numbers, treated as missing", int(garbage.sum())
-    )
+    count_repair(repairs, f"values of {choice.header!r} that are no finite numbers, treated as missing", bad)
     sentinels = [float(word) for word in choice.invalid.split()]
     unmeasured = numbers.isin(sentinels)
     what = (

@@ -17,6 +17,7 @@ import pyarrow.parquet as pq
 
 from support.errors import SourceError, TooShortError
 from support.telemetry.schema import METRICS, Telemetry
+from support.writing import plural
 
 if TYPE_CHECKING:
     from datasets import Dataset, DatasetDict
@@ -143,7 +144,7 @@ def card(telemetry: Telemetry, *, licence: str, title: str = "Cloud telemetry", 
 
 # {title}
 
-{telemetry.provenance} {n_rows:,} rows of {n_resources:,} resources, one every {telemetry.step_seconds:g} s, from
+{telemetry.provenance} {n_rows:,} rows of {plural(n_resources, "resource")}, one every {telemetry.step_seconds:g} s, from
 {times.min():%Y-%m-%d %H:%M} to {times.max():%Y-%m-%d %H:%M} UTC. {EXAMPLES[form]} Missing values are NaN.
 
 Splits are by time, cut at the same instants for all resources: train is earliest, test is last, and no value is in two.
