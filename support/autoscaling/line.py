@@ -16,6 +16,7 @@ from support.autoscaling.scoring import score_table
 from support.autoscaling.simulate import Policy, Run, simulate
 from support.errors import SchemaError, TooShortError
 from support.forecasting import Forecast, RollingQuantiles, fit_short_term, roll_calibrated
+from support.writing import plural
 
 __all__ = ["Line", "run_line", "split", "tune_reactive"]
 
@@ -120,14 +121,14 @@ def run_line(
         Reactive(0.7, "reactive 70 %"),
         Reactive(target, "reactive tuned"),
         ForecastMean(0.0, "forecast mean"),
-        ForecastMean(headroom_frac, f"forecast mean +{headroom_frac:.0%}"),
+        ForecastMean(headroom_frac, f"forecast mean +{100 * headroom_frac:.0f} %"),
         Newsvendor(),
     ]
     before = int(
         servers_for(train.iloc[-1], environment)
     )  # the fleet at the start knows nothing of the first test tick
     runs = {p.name: simulate(test, p, environment, forecast=rolling, initial_servers=before) for p in policies}
-    notes += (f"the reactive target tuned on the past is {target:.0%}",)
+    notes += (f"the reactive target tuned on the past is {100 * target:.0f} %",)
     ahead = max(horizon + 1, math.ceil(DECISION_MINUTES * 60 / environment.tick_seconds))
     recent = known[
         known.index
@@ -182,6 +183,6 @@ def _units(train: pd.Series, environment: Environment, boot_delay_seconds: float
         )
     if environment.boot_delay_ticks * tick > boot_delay_seconds:
         notes.append(
-            f"the boot delay of {boot_delay_seconds:g} s is rounded up to {environment.boot_delay_ticks} tick(s) of {tick:g} s"
+            f"the boot delay of {boot_delay_seconds:g} s is rounded up to {plural(environment.boot_delay_ticks, 'tick')} of {tick:g} s"
         )
     return tuple(notes)

@@ -14,6 +14,7 @@ from support.autoscaling.simulate import Observation
 from support.autoscaling.stage_costs import expected_stage_costs, shortage_probabilities, tail_scale
 from support.errors import SchemaError
 from support.forecasting import RollingQuantiles
+from support.writing import plural
 
 __all__ = ["HorizonPlan", "StochasticMPC", "plan"]
 
@@ -166,13 +167,13 @@ class _Prepared:
 
 
 def _reason(best: HorizonPlan, total: int, cooldown_left: int, environment: Environment) -> str:
-    ahead = f"over the next {len(best.servers)} ticks"
+    ahead = f"over the next {plural(len(best.servers), 'tick')}"
     if best.change > 0:
-        return f"least expected cost {ahead}: order {best.change}, to serve in {environment.boot_delay_ticks} ticks"
+        return f"least expected cost {ahead}: order {best.change}, to serve in {plural(environment.boot_delay_ticks, 'tick')}"
     if best.change < 0:
         return f"least expected cost {ahead}: stop {-best.change} now"
     if cooldown_left:
-        return f"cooldown: {cooldown_left} more ticks without a change"
+        return f"cooldown: {plural(cooldown_left, 'more tick')} without a change"
     later = np.flatnonzero(best.servers != total)
     if not len(later):
         return f"least expected cost {ahead}: no change pays"

@@ -11,7 +11,7 @@ from support.autoscaling.line import TARGETS
 from support.errors import BookError, SchemaError, TooShortError
 from support.telemetry import synthetic
 
-NAMES = ["static", "reactive 70 %", "reactive tuned", "forecast mean", "forecast mean +20%", "newsvendor"]
+NAMES = ["static", "reactive 70 %", "reactive tuned", "forecast mean", "forecast mean +20 %", "newsvendor"]
 
 
 def demand_of(days, step, seed=1):
