@@ -6,7 +6,7 @@ import numpy as np
 
 from support.errors import SchemaError
 
-__all__ = ["coverage", "crps", "mase", "pinball", "scaled_quantile_loss", "seasonal_scale"]
+__all__ = ["coverage", "coverage_of_ties", "crps", "mase", "pinball", "scaled_quantile_loss", "seasonal_scale"]
 
 
 def seasonal_scale(history: np.ndarray, season: int) -> float:
@@ -58,6 +58,37 @@ def crps(observed: np.ndarray, paths: np.ndarray) -> np.ndarray:
     return np.abs(paths - observed).mean(axis=0) - (weights * ordered).sum(axis=0) / n**2
 
 
+EDGE = 1e-9  # of a level: float error
+
+
 def coverage(observed: np.ndarray, lower: np.ndarray, upper: np.ndarray) -> float:
     """Share of observations inside [lower, upper], a fraction."""
     return float(((observed >= lower) & (observed <= upper)).mean())
+
+
+def coverage_of_ties(observed: np.ndarray, quantiles: np.ndarray, levels: np.ndarray, share: float) -> float:
+    """`coverage` of the central interval that holds `share`, where an observation that equals quantiles counts in part.
+
+    observed: (...,), quantiles: (..., n_level), never decreasing, levels: (n_level,). An observation that equals the
+    quantiles of levels a to b stands for all levels between (0 and 1 beyond the outermost), as in the randomised
+    probability integral transform: it counts as the part of them inside the interval. So a forecast with the right
+    probability of a value that comes again and again, such as 0, covers `share`, where `coverage` is above it.
+    Source: Czado, Gneiting and Held (2009), Biometrics 65, section 2.1.
+
+    Example:
+        >>> often_zero = np.array([0.0, 0.0, 0.0, 5.0, 9.0])
+        >>> coverage_of_ties(np.zeros(2), np.tile(often_zero, (2, 1)), np.array([0.05, 0.25, 0.5, 0.75, 0.95]), 0.9)
+        0.9
+    """
+    seen = np.asarray(observed)[..., None]
+    low, high = (1 - share) / 2, (1 + share) / 2
+    grid = np.r_[0.0, levels, 1.0]
+    below, up_to = (quantiles < seen).sum(axis=-1), (quantiles <= seen).sum(axis=-1)
+    tied = up_to > below
+    first = np.where(below == 0, 0.0, grid[below + 1])  # of the tied levels; from 0, if the lowest is one of them
+    last = np.where(up_to == len(levels), 1.0, grid[up_to])
+    part = np.clip(np.minimum(last, high) - np.maximum(first, low), 0.0, None)
+    point = (first >= low - EDGE) & (first <= high + EDGE)  # tied with one level only
+    of_ties = np.divide(part, last - first, out=point.astype(float), where=last > first)
+    plain = (grid[below] >= low - EDGE) & (grid[np.minimum(below + 1, len(grid) - 1)] <= high + EDGE)
+    return float(np.where(tied, of_ties, plain).mean())

@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 
 from support.errors import SchemaError
-from support.forecasting.metrics import coverage, pinball, seasonal_scale
+from support.forecasting.metrics import coverage, coverage_of_ties, pinball, seasonal_scale
 from support.forecasting.quantile_frame import ModelForecasts, arrays_of
 
 __all__ = ["aggregate", "loss_ratios", "relative_loss", "series_scores", "window_losses"]
@@ -36,7 +36,7 @@ def series_scores(
     In the unit of the series: mae, rmse, wis; in its square: mse. In units of its mean absolute seasonal difference before the first
     cut-off of the frame: mase, sql (deciles), width_50/90/95, capacity_cost (`under_cost` a unit short, `over_cost` a
     unit idle); rmsse in units of the root mean square one. Percent: smape (0 to 200), wape, mape (values near 0 left
-    out, their share is mape_masked). Fractions: coverage_50/90/95, direction (sign of the change since the cut-off;
+    out, their share is mape_masked). Fractions: coverage_50/90/95, the same with _ties (`coverage_of_ties`), direction (sign of the change since the cut-off;
     ties left out), peak_precision, peak_recall, peak_f1 (values above the past's 95 % quantile, found within 3 steps).
     wql (deciles), r2. NaN where a score is undefined. Raises SchemaError for a series that is not in the panel, levels
     that are missing, or a past that repeats itself exactly or is no longer than a season.
@@ -228,6 +228,7 @@ def _quantile_scores(
     for share in COVERED:
         lower, upper = (quantiles[..., _place(levels, (1 + sign * share) / 2)] for sign in (-1, 1))
         out[f"coverage_{100 * share:g}"] = coverage(seen, lower, upper)
+        out[f"coverage_{100 * share:g}_ties"] = coverage_of_ties(seen, quantiles, levels, share)
         out[f"width_{100 * share:g}"] = float((upper - lower).mean() / scale)
     mirrored = [k for k, level in enumerate(levels) if np.isclose(levels, 1 - level).any()]
     out["wis"] = float(

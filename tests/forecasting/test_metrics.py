@@ -6,10 +6,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
+from scipy.stats import poisson
 
 from support.errors import SchemaError
 from support.forecasting import LEVELS, coverage, crps, mase, pinball, scaled_quantile_loss
-from support.forecasting.metrics import seasonal_scale
+from support.forecasting.metrics import coverage_of_ties, seasonal_scale
 
 VALUES = st.floats(-1e4, 1e4, allow_subnormal=False)
 
@@ -129,3 +130,28 @@ def test_scale_refuses():
         mase(np.ones(2), np.ones(2), np.arange(5.0), 5)
     with pytest.raises(SchemaError, match="repeats itself"):
         mase(np.ones(2), np.ones(2), np.tile([1.0, 2.0], 5), 2)
+
+
+def test_coverage_of_ties_is_that_of_the_randomised_integral_transform():
+    """Poisson counts and their own law: the transform is uniform, so 90 % are inside; closed intervals hold more."""
+    rng, levels = np.random.default_rng(0), np.arange(1, 1000) / 1000
+    law = poisson(np.repeat([0.3, 2.0, 40.0], 4000))
+    seen = law.rvs(random_state=rng).astype(float)
+    quantiles = np.stack([law.ppf(level) for level in levels], axis=-1)
+    below, up_to = law.cdf(seen - 1), law.cdf(seen)
+    drawn = below + rng.uniform(size=(200, len(seen))) * (up_to - below)
+    for share in (0.5, 0.9):
+        by_hand = (np.abs(drawn - 0.5) <= share / 2).mean()
+        made = coverage_of_ties(seen, quantiles, levels, share)
+        assert made == pytest.approx(by_hand, abs=0.004)  # the levels are a thousandth apart
+        lower, upper = (np.quantile(quantiles, q, axis=-1) for q in ((1 - share) / 2, (1 + share) / 2))
+        assert coverage(seen, lower, upper) > made + 0.03
+
+
+def test_without_ties_coverage_of_ties_is_coverage():
+    rng, levels = np.random.default_rng(1), np.array([0.05, 0.1, 0.25, 0.5, 0.75, 0.9, 0.95])
+    quantiles = np.sort(rng.normal(0, 2, (50, 9, 7)), axis=-1)
+    seen = rng.normal(0, 2, (50, 9))
+    for share, (a, b) in {0.9: (0, -1), 0.8: (1, -2), 0.5: (2, -3)}.items():
+        inside = coverage(seen, quantiles[..., a], quantiles[..., b])
+        assert coverage_of_ties(seen, quantiles, levels, share) == pytest.approx(inside, abs=1e-12)
