@@ -27,6 +27,7 @@ class Claim:
     """One claim: `at_least <= measured <= at_most`, with the unit of all three.
 
     `exact` marks a law that holds at every size (conservation of requests, say); other claims are statistical.
+    `not_judged` says in a word or two why this run cannot judge the claim; empty if it can.
     """
 
     text: str
@@ -35,6 +36,7 @@ class Claim:
     at_most: float = math.inf
     unit: str = ""
     exact: bool = False
+    not_judged: str = ""
 
     @property
     def holds(self) -> bool:
@@ -84,11 +86,13 @@ class Claims:
         at_most: float = math.inf,
         unit: str = "",
         exact: bool = False,
+        not_judged: str = "",
     ) -> None:
         """Record a claim; the table judges it.
 
-        `measured`, `at_least` and `at_most` are in `unit`. Raises BookError if no bound is given, if the bounds
-        cross, or if the same text was claimed before: such a claim could not fail, or would hide another.
+        `measured`, `at_least` and `at_most` are in `unit`. `not_judged`, such as `synthetic twin`: the row is shown with
+        its value and this reason, and stops no run. Raises BookError if no bound is given, if the bounds cross, if the
+        same text was claimed before, or if an exact claim is not to be judged: it could not fail, or would hide another.
         """
         if math.isinf(at_least) and math.isinf(at_most):
             raise BookError(f"claim {text!r}: no bound, so it cannot fail. Give at_least= or at_most=.")
@@ -96,12 +100,14 @@ class Claims:
             raise BookError(f"claim {text!r}: at_least={at_least} is above at_most={at_most}. Swap them.")
         if any(known.text == text for known in self.claims):
             raise BookError(f"claim {text!r}: claimed twice. Give each claim its own sentence.")
-        row = Claim(text, float(measured), float(at_least), float(at_most), unit, exact)
+        if exact and not_judged:
+            raise BookError(f"claim {text!r}: exact, so every run judges it. Leave out not_judged={not_judged!r}.")
+        row = Claim(text, float(measured), float(at_least), float(at_most), unit, exact, not_judged)
         self.claims.append(row)
 
     def judged(self, row: Claim) -> bool:
         """True if a false `row` stops the run under this profile."""
-        return row.exact or self.profile == "publication"
+        return row.exact or (self.profile == "publication" and not row.not_judged)
 
     def check(self) -> None:
         """Raise ClaimError naming every false claim that this profile judges, or an empty list of claims."""
@@ -132,10 +138,10 @@ class Claims:
 
     def _verdict(self, row: Claim) -> str:
         word = "yes" if row.holds else "no"
-        return word if self.judged(row) else f"{word} (not judged: {self.profile} run)"
+        return word if self.judged(row) else f"{word} (not judged: {row.not_judged or f'{self.profile} run'})"
 
 
 def _number(value: float, unit: str) -> str:
     """Three significant digits, whole numbers in full, with the unit."""
-    text = f"{value:,.0f}" if abs(value) >= 1000 or value == round(value) else f"{value:.3g}"
-    return f"{text} {unit}".rstrip()
+    text = f"{value:,.0f}" if abs(value) >= 1000 or float(value).is_integer() else f"{value:.3g}"
+    return f"{text} {'point' if text == '1' and unit == 'points' else unit}".rstrip()
