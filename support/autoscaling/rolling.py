@@ -11,11 +11,12 @@ from support.errors import SchemaError, TooShortError
 from support.forecasting import RollingQuantiles, pinball
 from support.forecasting.boosting import fit_boosting
 from support.forecasting.local_models import LocalModel
+from support.forecasting.protocol import GlobalModel
 from support.forecasting.rolling_quantiles import TICK_LEVELS
 
 __all__ = [
-    "average_quantiles", "forecast_scores", "part_of", "roll_boosting", "roll_local", "roll_persistence",
-    "roll_seasonal_naive",
+    "average_quantiles", "forecast_scores", "part_of", "roll_boosting", "roll_global", "roll_local",
+    "roll_persistence", "roll_seasonal_naive",
 ]  # fmt: skip
 
 DAY_SECONDS = 86_400
@@ -51,15 +52,15 @@ def roll_seasonal_naive(
 
 def roll_local(
     demand: pd.Series, start: pd.Timestamp, *, model: LocalModel, name: str, train_days: float, horizon_ticks: int,
-    rng: np.random.Generator, lag_ticks: int = 0,
+    rng: np.random.Generator, lag_ticks: int = 0, refit_days: float = 1.0,
 ) -> RollingQuantiles:  # fmt: skip
     """A local model of part III as a plan made once a day: at midnight it forecasts the whole day, and learns nothing till the next.
 
-    `model` gets the `train_days` before, with a season of a day. Raises what the model raises, SchemaError if the day is
-    no whole number of ticks.
+    `model` gets the `train_days` before, with a season of a day. refit_days: between two plans; 0 asks it anew at every
+    tick. Raises what the model raises, SchemaError if the day is no whole number of ticks.
     """
     season, values, pieces = _day_ticks(demand), demand.to_numpy(float), []
-    for low, known, first, last in _days(demand, start, train_days, lag_ticks, 1.0):
+    for low, known, first, last in _days(demand, start, train_days, lag_ticks, refit_days):
         ahead = last - first + horizon_ticks - 1
         made = model(values[low:known], first - known + ahead, season, TICK_LEVELS, rng)[first - known :]
         pieces.append(made[np.arange(last - first)[:, None] + np.arange(horizon_ticks)])
@@ -86,6 +87,28 @@ def roll_boosting(
         made = model.predict_at(values[begin : int(newest[-1]) + 1], newest - begin)
         pieces.append(made[:, lag_ticks:])
     return _rolling(demand, np.concatenate(pieces), "gradient boosting", lag_ticks)
+
+
+def roll_global(
+    demand: pd.Series, start: pd.Timestamp, *, model: GlobalModel, name: str, train_days: float, horizon_ticks: int,
+    context_ticks: int, rng: np.random.Generator, lag_ticks: int = 0, refit_days: float = REFIT_DAYS,
+) -> RollingQuantiles:  # fmt: skip
+    """A global model of part III, such as a net, at every tick from its newest `context_ticks` values, fitted anew each `refit_days`.
+
+    `model` is fitted on the `train_days` before, with a season of a day, and may forecast further than it is asked to.
+    Raises what the model raises, SchemaError if the day is no whole number of ticks.
+    """
+    season, values, pieces = _day_ticks(demand), demand.to_numpy(float), []
+    reach = horizon_ticks + lag_ticks
+    for low, known, first, last in _days(demand, start, train_days, lag_ticks, refit_days):
+        fitted = model(
+            {"demand": values[low:known]}, context=context_ticks, horizon=reach, season=season, levels=TICK_LEVELS,
+            rng=rng,
+        )  # fmt: skip
+        for end in range(first - lag_ticks, last - lag_ticks):  # under the name it was fitted by: its long run is known
+            context = values[max(0, end - context_ticks) : end]
+            pieces.append(fitted.predict({"demand": context}, rng=rng)["demand"][lag_ticks:reach])
+    return _rolling(demand, np.stack(pieces), name, lag_ticks)
 
 
 def average_quantiles(forecasts: list[RollingQuantiles], name: str) -> RollingQuantiles:

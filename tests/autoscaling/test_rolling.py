@@ -1,5 +1,7 @@
 """Rolling forecasts against plain loops, closed forms, and a future that is changed."""
 
+from functools import partial
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -9,6 +11,7 @@ from support.autoscaling.rolling import (
     average_quantiles,
     forecast_scores,
     roll_boosting,
+    roll_global,
     roll_local,
     roll_persistence,
     roll_seasonal_naive,
@@ -16,7 +19,11 @@ from support.autoscaling.rolling import (
 from support.errors import SchemaError, TooShortError
 from support.forecasting import RollingQuantiles, roll_daily
 from support.forecasting.boosting import fit_boosting
+from support.forecasting.foundation import own_zero_shot
 from support.forecasting.local_models import LOCAL_MODELS
+from support.forecasting.neural.models import fit_lstm
+from support.forecasting.neural.training import TrainingPlan
+from support.forecasting.recommendation import recommended
 from support.forecasting.rolling_quantiles import TICK_LEVELS
 
 HOUR = 3600
@@ -41,9 +48,28 @@ def boosting(demand, start, **options):
     return roll_boosting(demand, start, rng=np.random.default_rng(1), **options)
 
 
+def asked(model, demand, start, **options):
+    return roll_local(demand, start, model=model, name="asked", rng=np.random.default_rng(1), refit_days=0.0, **options)
+
+
+def net(demand, start, **options):
+    small = partial(fit_lstm, width=4, patch=1, plan=TrainingPlan(steps=4, judge_every=2, batch=4))
+    return roll_global(
+        demand,
+        start,
+        model=small,
+        name="net",
+        context_ticks=DAY,
+        rng=np.random.default_rng(1),
+        refit_days=1.0,
+        **options,
+    )
+
+
 ROLLS = {
     "persistence": roll_persistence, "seasonal naive": roll_seasonal_naive, "climatology": climatology,
-    "boosting": boosting,
+    "boosting": boosting, "recommended": partial(asked, recommended), "zero-shot": partial(asked, own_zero_shot().local),
+    "net": net,
 }  # fmt: skip
 
 
@@ -102,6 +128,80 @@ def test_a_daily_plan_is_the_local_forecast_of_midnight():
     want = LOCAL_MODELS["Climatology"](past, lag + DAY + horizon, DAY, TICK_LEVELS, np.random.default_rng(1))
     for hour, h in ((0, 0), (5, 3), (23, 3)):
         np.testing.assert_allclose(made.quantiles[hour, h], want[lag + hour + h])
+
+
+@pytest.mark.parametrize("name", ["recommended", "zero-shot", "net"])
+def test_the_order_of_the_future_changes_nothing_before(name):
+    demand = hourly(12)
+    first, tick, lag = 10 * DAY, 10 * DAY + 7, 1
+    options = {"train_days": 8, "horizon_ticks": 4, "lag_ticks": lag}
+    before = ROLLS[name](demand, demand.index[first], **options)
+    later = demand.copy()
+    later.iloc[tick - lag :] = np.random.default_rng(5).permutation(demand.to_numpy()[tick - lag :])
+    after = ROLLS[name](later, demand.index[first], **options)
+    rows = tick - first + 1
+    np.testing.assert_array_equal(before.quantiles[:rows], after.quantiles[:rows])
+    assert not np.array_equal(before.quantiles[rows], after.quantiles[rows])  # one tick later it is known
+
+
+@pytest.mark.parametrize("lag", [0, 2])
+def test_asked_at_every_tick_a_local_model_sees_the_newest_values_known(lag):
+    demand, horizon = hourly(30), 4
+    first = 25 * DAY
+    made = asked(recommended, demand, demand.index[first], train_days=20, horizon_ticks=horizon, lag_ticks=lag)
+    for row in (0, 9, 5 * DAY - 1):
+        end = first + row - lag
+        past = demand.to_numpy()[end - 20 * DAY : end]  # enough for the mixture, so the choice is not the plain one
+        want = recommended(past, lag + horizon, DAY, TICK_LEVELS, np.random.default_rng(1))[lag:]
+        np.testing.assert_allclose(made.quantiles[row], np.maximum(want, 0.0))
+
+
+class Remembers:
+    """A global model that repeats what it was fitted on and asked: (length of the past, its last value, newest value)."""
+
+    def __init__(self, train, *, context, horizon, season, levels, rng):
+        self.past, self.horizon, self.context, self.levels = train["demand"], horizon, context, levels
+
+    def predict(self, contexts, *, rng):
+        ((name, newest),) = contexts.items()
+        assert name == "demand" and len(newest) == self.context
+        told = np.empty((self.horizon, len(self.levels)))
+        told[:] = np.arange(self.horizon)[:, None] + newest[-1] + 1e6 * self.past[-1]
+        return {name: told}
+
+
+@pytest.mark.parametrize("lag", [0, 2])
+def test_a_global_model_is_fitted_on_the_past_and_asked_at_every_tick(lag):
+    demand = pd.Series(np.arange(12.0 * DAY), index=hourly(12).index)
+    first, horizon = 9 * DAY, 3
+    made = roll_global(
+        demand, demand.index[first], model=Remembers, name="remembers", train_days=5, horizon_ticks=horizon,
+        context_ticks=7, rng=np.random.default_rng(0), lag_ticks=lag, refit_days=2.0,
+    )  # fmt: skip
+    assert made.quantiles.shape == (3 * DAY, horizon, len(TICK_LEVELS)) and made.model == "remembers"
+    for row in range(3 * DAY):
+        fitted_at = first + 2 * DAY * (row // (2 * DAY))
+        newest = first + row - lag - 1  # values are their own position
+        want = lag + np.arange(horizon) + newest + 1e6 * (fitted_at - lag - 1)
+        np.testing.assert_array_equal(made.quantiles[row, :, 0], want)
+
+
+def test_the_rows_of_a_net_are_its_predictions_one_by_one():
+    demand, context = hourly(12), 30
+    plan = TrainingPlan(steps=4, judge_every=2, batch=4)
+    small = partial(fit_lstm, width=4, patch=1, plan=plan)
+    made = roll_global(
+        demand, demand.index[10 * DAY], model=small, name="net", train_days=8, horizon_ticks=3, context_ticks=context,
+        rng=np.random.default_rng(7),
+    )  # fmt: skip
+    y = demand.to_numpy()
+    alone = small(
+        {"demand": y[2 * DAY : 10 * DAY]}, context=context, horizon=3, season=DAY, levels=TICK_LEVELS,
+        rng=np.random.default_rng(7),
+    )  # fmt: skip
+    for row in (0, 11, 47):
+        want = alone.predict({"demand": y[: 10 * DAY + row]}, rng=np.random.default_rng(0))["demand"]
+        np.testing.assert_allclose(made.quantiles[row], np.maximum(want, 0.0), rtol=1e-6)
 
 
 def test_many_origins_at_once_equal_one_by_one():
