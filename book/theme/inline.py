@@ -23,11 +23,17 @@ TAGS = {
     "keyboard": "kbd",
 }
 SCHEME = re.compile(r"^(https?:|mailto:)", re.IGNORECASE)
+NUMBER_AND_PERCENT = re.compile(r"(\d) %")  # they stay on one line
 
 
 def text(page: Page, node: Node) -> str:
-    """Characters."""
-    return html.escape(node["value"], quote=False)
+    """Characters, a per cent on the line of its number.
+
+    Example:
+        >>> text(None, {"value": "from 3.5 % to <9 %"})
+        'from 3.5\\xa0% to &lt;9\\xa0%'
+    """
+    return NUMBER_AND_PERCENT.sub("\\1\u00a0%", html.escape(node["value"], quote=False))
 
 
 def simple(page: Page, node: Node) -> str:
