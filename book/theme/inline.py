@@ -6,7 +6,7 @@ import html
 import re
 from typing import TYPE_CHECKING
 
-from book.theme.text import Node, attributes, escape, plain
+from book.theme.text import Node, attributes, escape, plain, unbroken
 
 if TYPE_CHECKING:
     from book.theme.page import Page
@@ -23,17 +23,11 @@ TAGS = {
     "keyboard": "kbd",
 }
 SCHEME = re.compile(r"^(https?:|mailto:)", re.IGNORECASE)
-NUMBER_AND_PERCENT = re.compile(r"(\d) %")  # they stay on one line
 
 
 def text(page: Page, node: Node) -> str:
-    """Characters, a per cent on the line of its number.
-
-    Example:
-        >>> text(None, {"value": "from 3.5 % to <9 %"})
-        'from 3.5\\xa0% to &lt;9\\xa0%'
-    """
-    return NUMBER_AND_PERCENT.sub("\\1\u00a0%", html.escape(node["value"], quote=False))
+    """Characters."""
+    return unbroken(html.escape(node["value"], quote=False))
 
 
 def simple(page: Page, node: Node) -> str:

@@ -11,7 +11,7 @@ from mdit_py_plugins.dollarmath import dollarmath_plugin
 
 from book.theme.highlight import highlight
 from book.theme.tables import finish_tables
-from book.theme.text import attributes, escape
+from book.theme.text import attributes, escape, unbroken
 
 if TYPE_CHECKING:
     from book.theme.page import Page
@@ -135,7 +135,7 @@ def _markdown(page: Page, content: str) -> str:
 
     reader = MarkdownIt("commonmark", {"html": True, "typographer": False}).enable(["table", "strikethrough"])
     reader.use(dollarmath_plugin, renderer=formula, double_inline=True, allow_space=False, allow_digits=False)
-    body = finish_tables(str(reader.render(content)))
+    body = finish_tables(str(reader.render(unbroken(content))))
     body = re.sub(r"<(/?)h1\b", r"<\1h2", body)
     return re.sub(r'<a href="(?![a-z]+:)([^"]*)">(.*?)</a>', lambda m: _reference(page, m), body, flags=re.DOTALL)
 

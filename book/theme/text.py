@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import html
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
-__all__ = ["ROOT", "Node", "Problems", "attributes", "escape", "has_type", "plain", "walk"]
+__all__ = ["ROOT", "Node", "Problems", "attributes", "escape", "has_type", "plain", "unbroken", "walk"]
 
 Node = dict[str, Any]
 ROOT = "\x02"  # stands for the way from a page to the site's root; replaced when the page is written
@@ -23,6 +24,16 @@ class Problems:
         """Record `what` once for `page`."""
         if (line := f"{page}: {what}") not in self.found:
             self.found.append(line)
+
+
+def unbroken(text: str) -> str:
+    """`text` in which a per cent stays on the line of its number.
+
+    Example:
+        >>> unbroken("from 3.5 % to 9 %")
+        'from 3.5\\xa0% to 9\\xa0%'
+    """
+    return re.sub(r"(\d) %", "\\1\u00a0%", text)
 
 
 def escape(text: object) -> str:
