@@ -95,7 +95,7 @@ class StochasticMPC:
     expected cost is no longer a matter of marginals. Then, as an approximation, new work that does not fit into its
     tick is priced as lost, and the backlog last seen is added to the demand: until an order helps, as far as the
     present fleet leaves it standing under the median forecast; what is left then is spread over one more boot delay.
-    Raises SchemaError where there is no forecast, it is too short, or a price is negative.
+    Raises SchemaError where there is no forecast, it is too short or of one level with such a price, or that is negative.
     """
 
     horizon_ticks: int | None = None
@@ -113,6 +113,11 @@ class StochasticMPC:
         horizon = self.horizon_ticks or forecast.mean.shape[1]
         if not 0 <= self.price_bad_tick_usd < math.inf:
             raise SchemaError(f"{self.name}: price_bad_tick_usd is {self.price_bad_tick_usd:g}; it must be 0 or more.")
+        if self.price_bad_tick_usd > 0 and len(forecast.levels) < 2:
+            raise SchemaError(
+                f"{self.name}: price_bad_tick_usd needs the chance of a shortage, and the forecast has the level "
+                f"{forecast.levels[0]:g} only. Give one with two levels or more, or no such price."
+            )
         level = min(max(environment.critical_fractile, float(forecast.levels[0])), float(forecast.levels[-1]))
         # A plan that leaves the range of the stages' own best sizes and the present fleet could be clipped to it.
         wanted = forecast.at(level)[:, :horizon] / environment.capacity_per_tick

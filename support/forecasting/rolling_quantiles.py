@@ -33,6 +33,8 @@ class RollingQuantiles:
         """Quantile at `level`, (n_time, n_horizon), linear between levels. Raises SchemaError outside them."""
         if not self.levels[0] <= level <= self.levels[-1]:
             raise SchemaError(f"{self.model}: level {level:.4f} is outside {self.levels[0]}..{self.levels[-1]}.")
+        if len(self.levels) == 1:
+            return self.quantiles[..., 0].astype(np.float64)
         upper = max(1, int(np.searchsorted(self.levels, level)))
         weight = (level - self.levels[upper - 1]) / (self.levels[upper] - self.levels[upper - 1])
         return (1 - weight) * self.quantiles[..., upper - 1] + weight * self.quantiles[..., upper]

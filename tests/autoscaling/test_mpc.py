@@ -206,6 +206,10 @@ def test_a_price_of_bad_ticks_only_adds_servers_and_none_takes_nothing_away():
         totals = [policy.act(state, seen)[1] for policy, state in zip(policies, states, strict=True)]
         assert totals == sorted(totals)
         assert totals[0] == StochasticMPC().act(states[0], seen)[1]
+    point = rolling(np.ones((4, 3, 1)), levels=np.array([0.5]))
+    assert StochasticMPC().prepare(world, point) is not None
+    with pytest.raises(SchemaError, match=r"level 0\.5 only"):
+        StochasticMPC(price_bad_tick_usd=1.0).prepare(world, point)
     with pytest.raises(SchemaError, match="price_bad_tick_usd is -1"):
         StochasticMPC(price_bad_tick_usd=-1.0).prepare(world, forecast)
 
