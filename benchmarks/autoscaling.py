@@ -47,10 +47,12 @@ from support.autoscaling.learning.agent import load_agent
 from support.autoscaling.mpc import StochasticMPC
 from support.autoscaling.oracle import optimum, regret
 from support.autoscaling.oracle_bound import JumpBound, measured_bound, target_measurable
+from support.autoscaling.rolling import roll_aggregated, roll_local
 from support.autoscaling.shadow import ShadowLeader
 from support.autoscaling.timing import Timed
 from support.errors import SourceError, TooShortError
-from support.forecasting import RollingQuantiles, roll_calibrated
+from support.forecasting import RollingQuantiles
+from support.forecasting.recommendation import recommended
 from support.telemetry import Traffic, load, traffic
 from support.telemetry.reading.traces import read_llm_events
 
@@ -59,6 +61,7 @@ N_SYNTHETIC = 3  # traces of each synthetic kind
 HORIZON_TICKS, HORIZON_MINUTES = 30, 30.0  # of the forecasts: the fewer, but the boot delay, the cooldown and two ticks
 PAST_WEEK_DAYS = 7.0  # on which knobs are tuned
 BLOCKS_OF_SHORT = 10  # a test of less than three days is drawn in this many blocks
+ASKED_FROM_SECONDS = 300.0  # tick from which on the recommended forecaster can be asked at every one
 PARTS = ("table", "slo", "speed")
 AGENT, AGENT_TICK_SECONDS = ROOT / "benchmarks" / "results" / "scaling_rl.npz", 60.0
 SEEN_BY_AGENT = ("synthetic 0", "synthetic without bursts 0")  # of the seed of its course
@@ -135,6 +138,15 @@ class Case:
         return simulate(self.test, policy, world or self.world, forecast=rolling, initial_servers=self.first)
 
 
+def forecaster(demand: pd.Series, start: pd.Timestamp, *, trace: Trace, horizon_ticks: int) -> RollingQuantiles:
+    """Ridge, persistence and trees, aggregated; from ticks of five minutes on the recommended forecaster is heard too."""
+    span: Row = {"horizon_ticks": horizon_ticks, "train_days": trace.train_days}
+    rng = partial(np.random.default_rng, SEED)
+    asked = partial(roll_local, model=recommended, name="recommended", refit_days=0.0, rng=rng(), **span)
+    seconds = (demand.index[1] - demand.index[0]).total_seconds()
+    return roll_aggregated(demand, start, rng=rng(), others=[asked] if seconds >= ASKED_FROM_SECONDS else [], **span)
+
+
 def case_of(name: str, trace: Trace) -> Case:
     """Cut, price, forecast. Everything that is fitted is fitted before the test begins."""
     train, test, notes = split(
@@ -146,7 +158,7 @@ def case_of(name: str, trace: Trace) -> Case:
         world.boot_delay_ticks + world.cooldown_ticks + 2,
     )
     span = (train.index[-1] - train.index[0]) / pd.Timedelta(days=1)
-    roll = partial(roll_calibrated, horizon_ticks=horizon, train_days=trace.train_days)
+    roll = partial(forecaster, trace=trace, horizon_ticks=horizon)
     rolling = roll(pd.concat([train, test]), test.index[0])
     before = train.index[-1] - pd.Timedelta(days=min(PAST_WEEK_DAYS, span / 3))
     bursty, recent = rolling, None

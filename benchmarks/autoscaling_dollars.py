@@ -2,7 +2,8 @@
 
 Run: python -m benchmarks.autoscaling_dollars [--only TRACE ...]; writes benchmarks/results/autoscaling_dollars.json after
 every trace and keeps the traces that are not asked for. Past, test days, world and horizon are those of
-benchmarks/autoscaling.py; so are the ridge's forecasts. Every forecaster sees the past only: the recommended one, the
+benchmarks/autoscaling.py; so is the aggregate, of which the ridge, persistence, the trees and the recommended one are
+the experts. Every forecaster sees the past only: the recommended one, the
 zero-shot one and the ridge speak anew at each tick, as do the trees, fitted once a week, and the net, fitted every four;
 MSTL plans a day ahead at the hour at which the test begins. Needs BOOK_DATA.
 Traces: those of ticks of 5 minutes or more whose past holds a week of days; of the four series of tweets the first.
@@ -29,7 +30,7 @@ from support.autoscaling.mpc import StochasticMPC
 from support.autoscaling.oracle import optimum, regret
 from support.autoscaling.rolling import forecast_scores, roll_boosting, roll_global, roll_local, roll_seasonal_naive
 from support.errors import SourceError
-from support.forecasting import RollingQuantiles, roll_daily
+from support.forecasting import RollingQuantiles, roll_calibrated, roll_daily
 from support.forecasting.foundation import own_zero_shot
 from support.forecasting.local_models import LOCAL_MODELS
 from support.forecasting.neural.models import NeuralForecast, fit_lstm
@@ -58,7 +59,8 @@ def makers(case: Case, train_days: float) -> dict[str, Made]:
     start, context = (demand, case.test.index[0]), CONTEXT_DAYS * round(86_400 / case.world.tick_seconds)
     return {
         "ridge": lambda: roll_daily(*start, **span),
-        "ridge, recalibrated": lambda: case.rolling,
+        "ridge, recalibrated": lambda: roll_calibrated(*start, **span),
+        "aggregate": lambda: case.rolling,
         "seasonal naive": lambda: roll_seasonal_naive(*start, **span),
         "MSTL, daily plan": lambda: local(model=LOCAL_MODELS["MSTL+AutoETS (ZZN)"], name="MSTL, daily plan"),
         "recommended": lambda: local(model=recommended, name="recommended", refit_days=0.0),

@@ -2,20 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from functools import partial
 
 import numpy as np
 import pandas as pd
 
 from support.errors import SchemaError, TooShortError
-from support.forecasting import RollingQuantiles, pinball
+from support.forecasting import RollingQuantiles, pinball, roll_daily
+from support.forecasting.aggregation import aggregate
 from support.forecasting.boosting import fit_boosting
 from support.forecasting.local_models import LocalModel
 from support.forecasting.protocol import GlobalModel
+from support.forecasting.recalibration import Roll, recalibrate, roll_warm
 from support.forecasting.rolling_quantiles import TICK_LEVELS
 
 __all__ = [
-    "average_quantiles", "forecast_scores", "part_of", "roll_boosting", "roll_global", "roll_local",
+    "forecast_scores", "part_of", "roll_aggregated", "roll_boosting", "roll_global", "roll_local",
     "roll_persistence", "roll_seasonal_naive",
 ]  # fmt: skip
 
@@ -24,6 +27,8 @@ REFIT_DAYS = 7.0  # trees are fitted once a week: a fit takes seconds
 CUTOFFS = 3000  # drawn from the past for one fit of the trees
 TREES = 60  # of each fitted level
 CONTEXT_DAYS = 2  # that the features of the trees look back on
+HALF_LIFE_FRAC = 1 / 8  # of the past: after so much of it a loss of an expert counts half, at most after a day
+LEAST_RATIOS = 4  # horizons of past from which persistence takes its ratios, at least
 
 
 def roll_persistence(
@@ -111,23 +116,47 @@ def roll_global(
     return _rolling(demand, np.stack(pieces), name, lag_ticks)
 
 
-def average_quantiles(forecasts: list[RollingQuantiles], name: str) -> RollingQuantiles:
-    """Level by level mean of forecasts of the same ticks: an ensemble that keeps their shape (Vincent, 1912).
+def roll_aggregated(
+    demand: pd.Series, start: pd.Timestamp, *, train_days: float, horizon_ticks: int, rng: np.random.Generator,
+    lag_ticks: int = 0, max_iter: int = TREES, others: Sequence[Roll] = (),
+) -> RollingQuantiles:  # fmt: skip
+    """Ridge, persistence and boosted trees at every tick, heard by what each lost lately, their tails recalibrated online.
 
-    Raises SchemaError if ticks, levels, horizons or lags differ.
+    `aggregate` of `roll_daily`, of `roll_persistence` with the ratios of the newest quarter of `train_days`, so that one
+    expert has a short memory, and of `roll_boosting`; then `recalibrate`. Both learn from a week before `start` on, as
+    in `roll_warm`. A loss counts half after a day, or an eighth of a shorter past. An expert for whom the past is too
+    short, or to whom a day is no whole number of ticks, is left out: `model` names those that are in.
+    Arguments as `roll_daily`; max_iter: trees of each level; others: more experts, each made by roll(demand, start), such
+    as a partial `roll_local`. Raises TooShortError if no expert is left.
+
+    Example:
+        >>> minutes = pd.date_range("2026-01-01", periods=900, freq="60s", tz="UTC")
+        >>> flat = pd.Series(10.0, index=minutes, name="requests")
+        >>> roll_aggregated(flat, minutes[880], train_days=1, horizon_ticks=3, rng=np.random.default_rng(1)).model
+        'aggregate of direct ridge, persistence, recalibrated'
     """
-    first = forecasts[0]
-    for other in forecasts[1:]:
-        if (
-            other.quantiles.shape != first.quantiles.shape
-            or other.lag_ticks != first.lag_ticks
-            or not np.array_equal(other.levels, first.levels)
-            or not other.timestamps.equals(first.timestamps)
-        ):
-            raise SchemaError(f"{name}: {first.model} and {other.model} differ in ticks, levels, horizon or lag.")
-    quantiles = np.mean([f.quantiles for f in forecasts], axis=0)
-    mean = np.mean([f.mean for f in forecasts], axis=0)
-    return RollingQuantiles(first.timestamps, first.levels, quantiles, mean, name, first.lag_ticks)
+    step = (demand.index[1] - demand.index[0]) / pd.Timedelta(days=1)
+    span = {"horizon_ticks": horizon_ticks, "lag_ticks": lag_ticks}
+    memory = max(train_days / 4, LEAST_RATIOS * (horizon_ticks + lag_ticks) * step)
+    experts: list[Roll] = [
+        partial(roll_daily, train_days=train_days, **span),
+        partial(roll_persistence, train_days=memory, **span),
+        *others,
+    ]
+    if (1 / step).is_integer():
+        experts.append(partial(roll_boosting, train_days=train_days, rng=rng, max_iter=max_iter, **span))
+    made, too_short = [], None
+    for expert in experts:
+        try:
+            made.append(roll_warm(expert, demand, start))
+        except TooShortError as error:
+            too_short = error
+    if not made:
+        raise TooShortError(f"aggregate: no expert has enough past; the last said: {too_short}")
+    warm = min(n for _, n in made)
+    half_life = max(1.0, min(1.0 / step, HALF_LIFE_FRAC * demand.index.searchsorted(start)))
+    rolled = aggregate([rolling.rows(n - warm) for rolling, n in made], demand, half_life_ticks=half_life)
+    return recalibrate(rolled, demand).rows(warm)
 
 
 def forecast_scores(rolling: RollingQuantiles, demand: pd.Series, *, level: float) -> dict[str, float]:

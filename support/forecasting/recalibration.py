@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
 
@@ -9,10 +10,13 @@ import numpy as np
 import pandas as pd
 
 from support.errors import SchemaError, TooShortError
+from support.forecasting.aggregation import observed_at
 from support.forecasting.rolling_quantiles import RollingQuantiles
 from support.forecasting.short_term import roll_daily
 
-__all__ = ["recalibrate", "roll_calibrated"]
+__all__ = ["Roll", "recalibrate", "roll_calibrated", "roll_warm"]
+
+Roll = Callable[[pd.Series, pd.Timestamp], RollingQuantiles]  # all rows of a demand from a tick on
 
 RATE = 0.02  # move of a log width a tick, if all quantiles of its tail were missed; chosen on days before those judged
 WARM_DAYS, WARM_FRAC = 7.0, 1 / 3  # on which the widths are learned before they matter: at most this part of the past
@@ -39,12 +43,7 @@ def recalibrate(rolling: RollingQuantiles, demand: pd.Series, *, rate: float = R
         >>> round(float(recalibrate(issued, demand).at(0.9)[-1000:].mean()))
         126
     """
-    seen = demand.reindex(rolling.timestamps).to_numpy(float)
-    if np.isnan(seen).any():
-        raise SchemaError(
-            f"recalibrate: {int(np.isnan(seen).sum())} of the {len(seen)} timestamps of the forecast have no demand; "
-            "forecast on the index of the demand, without gaps."
-        )
+    seen = observed_at(rolling, demand, "recalibrate")
     if not rate > 0:
         raise SchemaError(f"recalibrate: rate is {rate:g}; it must be above 0.")
     levels, horizons = rolling.levels, np.arange(rolling.quantiles.shape[1])
@@ -85,6 +84,24 @@ def roll_calibrated(
         'direct ridge, recalibrated'
     """
     roll = partial(roll_daily, train_days=train_days, horizon_ticks=horizon_ticks, lag_ticks=lag_ticks)
+    rolled, warm = roll_warm(roll, demand, start, warm_days=warm_days)
+    return recalibrate(rolled, demand).rows(warm)
+
+
+def roll_warm(
+    roll: Roll, demand: pd.Series, start: pd.Timestamp, *, warm_days: float = WARM_DAYS
+) -> tuple[RollingQuantiles, int]:
+    """The rows that `roll` makes from `start` on, with those of `warm_days` before in front, and how many those are.
+
+    roll(demand, start): such as a partial `roll_daily`; its warm rows come from the past of `start` alone. Warm days are
+    at most a third of the past; none where what is left before them is too short. Raises what `roll` raises.
+
+    Example:
+        >>> minutes = pd.date_range("2026-01-01", periods=900, freq="60s", tz="UTC")
+        >>> roll = partial(roll_daily, train_days=1, horizon_ticks=3)
+        >>> roll_warm(roll, pd.Series(10.0, index=minutes, name="requests"), minutes[880], warm_days=0.05)[1]
+        72
+    """
     rolled = roll(demand, start)
     first = int(demand.index.searchsorted(start))
     step = (demand.index[1] - demand.index[0]) / pd.Timedelta(days=1)
@@ -94,10 +111,8 @@ def roll_calibrated(
     except TooShortError:
         before = None
     if before is None:
-        return recalibrate(rolled, demand)
-    joined = replace(
+        return rolled, 0
+    return replace(
         rolled, timestamps=before.timestamps.append(rolled.timestamps), mean=np.concatenate([before.mean, rolled.mean]),
         quantiles=np.concatenate([before.quantiles, rolled.quantiles]),
-    )  # fmt: skip
-    whole = recalibrate(joined, demand)
-    return whole.rows(warm)
+    ), warm  # fmt: skip

@@ -8,7 +8,6 @@ import pytest
 from scipy.stats import norm
 
 from support.autoscaling.rolling import (
-    average_quantiles,
     forecast_scores,
     roll_boosting,
     roll_global,
@@ -247,11 +246,3 @@ def test_crps_is_that_of_the_normal_distribution():
     q = 50 + sd * norm.ppf(0.9)
     assert found["pinball"] == pytest.approx(2 * np.where(y[1:] > q, 0.9 * (y[1:] - q), 0.1 * (q - y[1:])).mean())
     assert found["below_percent"] == pytest.approx(100 * (y[1:] <= q).mean())
-
-
-def test_the_average_keeps_the_shape():
-    levels = np.array([0.1, 0.5, 0.9])
-    both = average_quantiles([normal_rolling(levels, 1.0, 5), normal_rolling(levels, 3.0, 5)], "both")
-    np.testing.assert_allclose(both.quantiles, normal_rolling(levels, 2.0, 5).quantiles)
-    with pytest.raises(SchemaError, match="differ"):
-        average_quantiles([normal_rolling(levels, 1.0, 5), normal_rolling(levels, 1.0, 6)], "both")
