@@ -16,6 +16,7 @@ from support.forecasting.local_models import LocalModel
 from support.forecasting.protocol import GlobalModel
 from support.forecasting.recalibration import Roll, recalibrate, roll_warm
 from support.forecasting.rolling_quantiles import TICK_LEVELS
+from support.forecasting.short_term import MOST_GROWTH
 
 __all__ = [
     "forecast_scores", "part_of", "roll_aggregated", "roll_boosting", "roll_global", "roll_local",
@@ -203,8 +204,12 @@ def part_of(rolling: RollingQuantiles, start: pd.Timestamp, end: pd.Timestamp | 
 def _repeated(
     demand: pd.Series, start: pd.Timestamp, season: int, name: str, train_days: float, horizon_ticks: int, lag_ticks: int
 ) -> RollingQuantiles:  # fmt: skip
-    """The newest known value of the same phase of `season` ticks, with empirical quantiles of past log ratios."""
+    """The newest known value of the same phase of `season` ticks, with empirical quantiles of past log ratios.
+
+    At most MOST_GROWTH times the largest demand known, as the ridge's: a ratio seen at night is not believed at noon.
+    """
     logs, ahead = np.log1p(demand.to_numpy(float)), np.arange(horizon_ticks)
+    largest = np.maximum.accumulate(demand.to_numpy(float))
     back = season * -(-(ahead + 1 + lag_ticks) // season)  # from the forecast tick to the value that is repeated
     quantiles, means = [], []
     for low, known, first, last in _days(demand, start, train_days, lag_ticks, 1.0):
@@ -213,9 +218,10 @@ def _repeated(
         errors = [logs[low + k : known] - logs[low : known - k] for k in back]
         law = np.stack([np.quantile(e, TICK_LEVELS) for e in errors])  # (horizon, level)
         base = logs[np.arange(first, last)[:, None] + ahead - back]
-        quantiles.append(np.maximum(np.expm1(base[..., None] + law), 0.0))
+        most = MOST_GROWTH * largest[np.arange(first, last) - 1 - lag_ticks, None]
+        quantiles.append(np.clip(np.expm1(base[..., None] + law), 0.0, most[..., None]))
         smearing = np.array([np.exp(e).mean() for e in errors])  # Duan (1983)
-        means.append(np.maximum(np.exp(base) * smearing - 1.0, 0.0))
+        means.append(np.clip(np.exp(base) * smearing - 1.0, 0.0, most))
     at = demand.index[demand.index >= start]
     return RollingQuantiles(at, TICK_LEVELS, np.concatenate(quantiles), np.concatenate(means), name, lag_ticks)
 

@@ -9,6 +9,7 @@ from scipy.stats import norm
 
 from support.autoscaling.rolling import (
     forecast_scores,
+    roll_aggregated,
     roll_boosting,
     roll_global,
     roll_local,
@@ -16,12 +17,14 @@ from support.autoscaling.rolling import (
     roll_seasonal_naive,
 )
 from support.errors import SchemaError, TooShortError
-from support.forecasting import RollingQuantiles, roll_daily
+from support.forecasting import RollingQuantiles, pinball, roll_daily
+from support.forecasting.aggregation import aggregate
 from support.forecasting.boosting import fit_boosting
 from support.forecasting.foundation import own_zero_shot
 from support.forecasting.local_models import LOCAL_MODELS
 from support.forecasting.neural.models import fit_lstm
 from support.forecasting.neural.training import TrainingPlan
+from support.forecasting.recalibration import recalibrate
 from support.forecasting.recommendation import recommended
 from support.forecasting.rolling_quantiles import TICK_LEVELS
 
@@ -65,10 +68,14 @@ def net(demand, start, **options):
     )
 
 
+def aggregated(demand, start, **options):
+    return roll_aggregated(demand, start, rng=np.random.default_rng(1), max_iter=5, **options)
+
+
 ROLLS = {
     "persistence": roll_persistence, "seasonal naive": roll_seasonal_naive, "climatology": climatology,
     "boosting": boosting, "recommended": partial(asked, recommended), "zero-shot": partial(asked, own_zero_shot().local),
-    "net": net,
+    "net": net, "aggregate": aggregated,
 }  # fmt: skip
 
 
@@ -246,3 +253,60 @@ def test_crps_is_that_of_the_normal_distribution():
     q = 50 + sd * norm.ppf(0.9)
     assert found["pinball"] == pytest.approx(2 * np.where(y[1:] > q, 0.9 * (y[1:] - q), 0.1 * (q - y[1:])).mean())
     assert found["below_percent"] == pytest.approx(100 * (y[1:] <= q).mean())
+
+
+def test_the_aggregate_is_its_experts_aggregated_and_recalibrated():
+    demand = hourly(40)
+    start, warm = demand.index[36 * DAY], demand.index[29 * DAY]  # a week before
+    span = {"horizon_ticks": 3, "lag_ticks": 1}
+    rng = np.random.default_rng(1)
+    boosted = partial(roll_boosting, train_days=20, rng=rng, max_iter=5, **span)
+    parts = boosted(demand, start), boosted(demand[:start].iloc[:-1], warm)  # in the order in which they are drawn
+    experts = [
+        roll_daily(demand, warm, train_days=20, **span),
+        roll_persistence(demand, warm, train_days=5, **span),
+        roll_seasonal_naive(demand, warm, train_days=20, **span),
+    ]
+    joined = np.concatenate([parts[1].quantiles, parts[0].quantiles])
+    trees = RollingQuantiles(
+        experts[0].timestamps, TICK_LEVELS, joined, np.concatenate([parts[1].mean, parts[0].mean]), "t", 1
+    )
+    wanted = recalibrate(aggregate([*experts, trees], demand, half_life_ticks=DAY), demand).rows(7 * DAY)
+    other = partial(roll_seasonal_naive, train_days=20, **span)
+    got = aggregated(demand, start, train_days=20, others=[other], **span)
+    np.testing.assert_allclose(got.quantiles, wanted.quantiles, rtol=1e-9)
+    np.testing.assert_allclose(got.mean, wanted.mean, rtol=1e-9)
+    assert got.timestamps.equals(demand.index[36 * DAY :])
+
+
+def test_the_aggregate_is_never_far_from_its_best_expert():
+    """Days repeat, then they do not: each expert is the best on one part, the aggregate is near the best on both."""
+    rng = np.random.default_rng(3)
+    clock = np.arange(60 * DAY)
+    season = 100 * np.exp(0.8 * np.sin(2 * np.pi * clock / DAY))
+    walk = 100 * np.exp(np.cumsum(rng.normal(0, 0.15, len(clock))))
+    values = np.where(clock < 45 * DAY, season * np.exp(rng.normal(0, 0.1, len(clock))), walk)
+    demand = pd.Series(values, index=pd.date_range("2026-01-01", periods=len(clock), freq="1h", tz="UTC"), name="r")
+    start, span = demand.index[30 * DAY], {"train_days": 20, "horizon_ticks": 2}
+    naive = partial(roll_seasonal_naive, **span)
+    made = {
+        "seasonal": naive(demand, start),
+        "persistence": roll_persistence(demand, start, **span),
+        "both": aggregated(demand, start, others=[naive], **span),
+    }
+    for rows in (slice(0, 14 * DAY), slice(16 * DAY, 30 * DAY)):
+        lost = {
+            n: np.mean(pinball(values[30 * DAY :][rows], f.quantiles[rows, 0], TICK_LEVELS)) for n, f in made.items()
+        }
+        assert lost["both"] < 1.05 * min(lost["seasonal"], lost["persistence"])
+
+
+def test_experts_without_enough_past_are_left_out_and_the_name_says_so():
+    demand = hourly(20, step=7 * 60)  # a day is no whole number of 7 minutes: no trees
+    made = aggregated(demand, demand.index[3000], train_days=14, horizon_ticks=2)
+    assert made.model == "aggregate of direct ridge, persistence, recalibrated"
+    short = hourly(4)
+    made = aggregated(short, short.index[40], train_days=14, horizon_ticks=2)  # too short for the ridge
+    assert made.model == "aggregate of persistence, recalibrated"
+    with pytest.raises(TooShortError, match="no expert has enough past"):
+        aggregated(short, short.index[3], train_days=14, horizon_ticks=2)
