@@ -14,12 +14,14 @@ __all__ = ["decide", "expected_costs"]
 
 
 def expected_costs(
-    forecast: Forecast, environment: Environment, servers_now: int, candidates: np.ndarray
-) -> pd.DataFrame:
+    forecast: Forecast, environment: Environment, servers_now: int, candidates: np.ndarray, *,
+    price_bad_tick_usd: float = 0.0,
+) -> pd.DataFrame:  # fmt: skip
     """Expected cost in USD over the forecast horizon and risk of a drop, for each total in `candidates` (n,).
 
     A total above `servers_now` is paid at once and serves after the boot delay; one below takes effect at once. Queue
-    and waiting are left out. Columns `cost_usd`, `risk_frac`; index `servers`.
+    and waiting are left out. price_bad_tick_usd: of a tick with a drop, as in `StochasticMPC`. Columns `cost_usd`,
+    `risk_frac`; index `servers`.
     """
     paths = forecast.paths[0]  # (draw, horizon)
     mu, delay = environment.capacity_per_tick, environment.boot_delay_ticks
@@ -33,6 +35,7 @@ def expected_costs(
         )
         cost = (
             environment.price_drop_usd * dropped.sum(axis=1).mean()
+            + price_bad_tick_usd * (dropped > 1e-9).sum(axis=1).mean()
             + environment.price_server_tick_usd * total * paths.shape[1]
             + changed
         )
@@ -40,9 +43,12 @@ def expected_costs(
     return pd.DataFrame(rows, columns=["cost_usd", "risk_frac"], index=pd.Index(candidates, name="servers"))
 
 
-def decide(forecast: Forecast, environment: Environment, servers_now: int) -> Decision:
+def decide(
+    forecast: Forecast, environment: Environment, servers_now: int, *, price_bad_tick_usd: float = 0.0
+) -> Decision:
     """The fleet size with the least expected cost on the forecast's paths, beside doing nothing.
 
+    price_bad_tick_usd: what a tick with a drop is worth beyond the bill, for who promises minutes.
     Raises SchemaError if the forecast is shorter than the boot delay or has another step than the environment.
 
     Example:
@@ -61,7 +67,9 @@ def decide(forecast: Forecast, environment: Environment, servers_now: int) -> De
     candidates = np.unique(
         np.clip(np.r_[servers_now, np.arange(0, most + 2)], environment.min_servers, environment.max_servers)
     )
-    table = expected_costs(forecast, environment, servers_now, np.union1d(candidates, [servers_now]))
+    table = expected_costs(
+        forecast, environment, servers_now, np.union1d(candidates, [servers_now]), price_bad_tick_usd=price_bad_tick_usd
+    )
     best = int(table.loc[candidates, "cost_usd"].idxmin())
     step = pd.Timedelta(seconds=environment.tick_seconds)
     decided = forecast.issued_at + step

@@ -28,8 +28,8 @@ def aggregate(
     and another on the tail. After `half_life_ticks` a loss counts half. Row i uses what is known through tick
     i - 1 - lag_ticks only; the first rows only learn. Crossed quantiles are sorted. The means are weighted as the
     median is. Raises SchemaError if the experts do not match, demand is missing, or a parameter is not positive.
-    Source: Bates and Granger (1969); Stock and Watson (2004), equation 8, a discounted loss to a power; weights by
-    level: Berrisch and Ziel (2023).
+    Source: Bates and Granger (1969), who discount too; a power of the loss: Stock and Watson (1999); weights by level:
+    Berrisch and Ziel (2023).
 
     Example:
         >>> minutes = pd.date_range("2026-01-01", periods=500, freq="60s", tz="UTC")

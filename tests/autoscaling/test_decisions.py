@@ -84,6 +84,14 @@ def test_the_choice_is_the_minimum(case):
 WORLD = Environment(tick_seconds=60, service_rate_rps=1.0, boot_delay_ticks=1, price_drop_usd=0.01)
 
 
+def test_a_price_of_bad_ticks_counts_each_tick_with_a_drop_once():
+    paths = np.array([[0.0, 90.0, 200.0], [0.0, 90.0, 50.0]])  # one server completes 60
+    plain = expected_costs(forecast_of(paths), WORLD, 1, np.array([1, 2, 4]))
+    priced = expected_costs(forecast_of(paths), WORLD, 1, np.array([1, 2, 4]), price_bad_tick_usd=3.0)
+    np.testing.assert_allclose(priced.cost_usd - plain.cost_usd, [3.0 * 1.5, 3.0 * 0.5, 0.0])
+    assert decide(forecast_of(paths), WORLD, 1, price_bad_tick_usd=3.0).servers == 4
+
+
 def test_bounds():
     flood, nothing = forecast_of(np.full((5, 30), 6000.0)), forecast_of(np.zeros((5, 30)))
     assert decide(flood, replace(WORLD, max_servers=7), 3).servers == 7

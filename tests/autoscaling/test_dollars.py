@@ -49,6 +49,7 @@ def test_every_forecaster_forecasts_the_test_days_and_only_them(case):
         assert rolling.timestamps.equals(case.test.index), name
         assert rolling.quantiles.shape == case.rolling.quantiles.shape, name
     assert not np.allclose(made["ridge"].quantiles, made["ridge, recalibrated"].quantiles)
+    assert made["aggregate"].model.startswith("aggregate of direct ridge, persistence, recommended, gradient boosting")
     assert made["recommended"].model == "recommended" and made["own zero-shot"].model == "own zero-shot"
 
 
@@ -56,7 +57,7 @@ def test_the_record_holds_what_follows_from_its_own_bills():
     traces = recorded("autoscaling_dollars")["results"]["traces"]
     assert list(traces) == list(TRACES)
     for name, trace in traces.items():
-        assert len(trace["rows"]) == 8 and trace["stamp"]["commit"]
+        assert len(trace["rows"]) == 9 and trace["stamp"]["commit"]
         for row in trace["rows"]:
             for policy in ("mean", "newsvendor", "mpc"):
                 assert row[f"{policy}_usd"] >= trace["optimum_usd"] * (1 - 1e-6), (name, row["forecaster"])
@@ -64,10 +65,10 @@ def test_the_record_holds_what_follows_from_its_own_bills():
                 assert row[f"{policy}_regret_frac"] == pytest.approx(want, abs=2e-4)
 
 
-def test_the_ridge_pays_what_the_policy_table_says():
+def test_the_aggregate_pays_what_the_policy_table_says():
     table = recorded("autoscaling")["results"]["traces"]
     for name, trace in recorded("autoscaling_dollars")["results"]["traces"].items():
         bills = {row["policy"]: row["cost_usd"] for row in table[name]["rows"]}
-        (ridge,) = [row for row in trace["rows"] if row["forecaster"] == "ridge, recalibrated"]
+        (same,) = [row for row in trace["rows"] if row["forecaster"] == "aggregate"]
         for policy, named in POLICY_ROWS.items():
-            assert ridge[f"{policy}_usd"] == pytest.approx(bills[named], rel=1e-4), (name, policy)
+            assert same[f"{policy}_usd"] == pytest.approx(bills[named], rel=1e-4), (name, policy)

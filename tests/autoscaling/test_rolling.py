@@ -96,9 +96,10 @@ def test_naive_forecasts_equal_a_plain_loop(season, lag):
                 (1 + y[s]) / (1 + y[s - back]) for s in range(midnight - lag) if s - back >= midnight - lag - 6 * DAY
             ]
             want = np.exp(np.quantile(np.log(ratios), TICK_LEVELS)) * (1 + y[newest]) - 1
-            row = t - 10 * DAY
-            np.testing.assert_allclose(made.quantiles[row, h], np.maximum(want, 0), rtol=1e-9)
-            assert made.mean[row, h] == pytest.approx(max(np.mean(ratios) * (1 + y[newest]) - 1, 0), rel=1e-9)
+            row, most = t - 10 * DAY, 2 * y[: t - lag].max()  # twice what was ever seen
+            np.testing.assert_allclose(made.quantiles[row, h], np.clip(want, 0, most), rtol=1e-9)
+            mean = np.mean(ratios) * (1 + y[newest]) - 1
+            assert made.mean[row, h] == pytest.approx(min(max(mean, 0), most), rel=1e-9)
 
 
 @pytest.mark.parametrize("name", ROLLS)
@@ -310,3 +311,13 @@ def test_experts_without_enough_past_are_left_out_and_the_name_says_so():
     assert made.model == "aggregate of persistence, recalibrated"
     with pytest.raises(TooShortError, match="no expert has enough past"):
         aggregated(short, short.index[3], train_days=14, horizon_ticks=2)
+
+
+def test_persistence_does_not_believe_a_ratio_of_the_night_at_noon():
+    """From nothing to hundreds is a ratio of hundreds; the newest value times that was never seen."""
+    rng = np.random.default_rng(5)
+    values = np.where(rng.random(600) < 0.5, 0.0, 300.0)
+    demand = pd.Series(values, index=pd.date_range("2026-01-01", periods=600, freq="60s", tz="UTC"), name="r")
+    made = roll_persistence(demand, demand.index[400], train_days=1, horizon_ticks=5)
+    assert made.quantiles.max() == 600.0
+    assert made.mean.max() <= 600.0
