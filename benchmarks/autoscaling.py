@@ -1,12 +1,13 @@
 """Every policy on every trace: bill, both service levels, churn, distance from the optimum, and which targets were met.
 
-Run: python -m benchmarks.autoscaling [--only TRACE ...] [--parts table slo speed]; writes benchmarks/results/autoscaling.json
+Run: python -m benchmarks.autoscaling [--only TRACE ...] [--parts table slo spread speed]; writes benchmarks/results/autoscaling.json
 after every trace and keeps the traces that are not asked for; each carries the date, commit and machine of its own run.
 Each policy is fitted and tuned on the past of its trace only and judged on the days after it.
 `table`: scores with paired block-bootstrap intervals of the saving against the tuned reactive rule and against the
 Horizontal Pod Autoscaler at its usual 70 %, and the time of a decision. `slo`: each policy's one knob swept, and the
 least over-provisioning that keeps 99.9 % of the ticks (benchmarks/autoscaling_slo.py; the knob is chosen in hindsight,
 for all policies alike).
+`spread`: the regret that the forecast itself announces, were demand drawn from it and changes free.
 `speed`: benchmarks/autoscaling_speed.py. Real traces need BOOK_DATA; one that is absent is left out and said so.
 """
 
@@ -49,6 +50,7 @@ from support.autoscaling.oracle import optimum, regret
 from support.autoscaling.oracle_bound import JumpBound, measured_bound, target_measurable
 from support.autoscaling.rolling import roll_aggregated, roll_local
 from support.autoscaling.shadow import ShadowLeader
+from support.autoscaling.stage_costs import spread_regret
 from support.autoscaling.timing import Timed
 from support.errors import SourceError, TooShortError
 from support.forecasting import RollingQuantiles
@@ -62,7 +64,7 @@ HORIZON_TICKS, HORIZON_MINUTES = 30, 30.0  # of the forecasts: the fewer, but th
 PAST_WEEK_DAYS = 7.0  # on which knobs are tuned
 BLOCKS_OF_SHORT = 10  # a test of less than three days is drawn in this many blocks
 ASKED_FROM_SECONDS = 300.0  # tick from which on the recommended forecaster can be asked at every one
-PARTS = ("table", "slo", "speed")
+PARTS = ("table", "slo", "spread", "speed")
 AGENT, AGENT_TICK_SECONDS = ROOT / "benchmarks" / "results" / "scaling_rl.npz", 60.0
 SEEN_BY_AGENT = ("synthetic 0", "synthetic without bursts 0")  # of the seed of its course
 Row = dict[str, Any]
@@ -240,6 +242,13 @@ def table_of(case: Case) -> Row:
     }  # fmt: skip
 
 
+def spread_of(case: Case) -> Row:
+    """The regret that the forecasts themselves announce, as issued a boot delay before each tick."""
+    rolling, delay = case.rolling, case.world.boot_delay_ticks
+    issued = rolling.quantiles[: len(case.test) - delay, delay]
+    return {"announced_frac": round(spread_regret(issued, rolling.levels, case.world), 4), "stamp": stamp()}
+
+
 def bound_of(case: Case) -> JumpBound:
     """What jumps above the highest quantile (bursts allowed for), issued when a server could still be ordered, forbid."""
     delay = case.world.boot_delay_ticks
@@ -255,7 +264,7 @@ def main() -> None:
     arguments = parser.parse_args()
     path = ROOT / "benchmarks" / "results" / "autoscaling.json"
     results = json.loads(path.read_text())["results"] if path.exists() else {"traces": {}, "slo": {}}
-    for name in arguments.only if {"table", "slo"} & set(arguments.parts) else ():
+    for name in arguments.only if {"table", "slo", "spread"} & set(arguments.parts) else ():
         began = time.perf_counter()
         try:
             case = case_of(name, suite()[name])
@@ -267,6 +276,8 @@ def main() -> None:
         if "slo" in arguments.parts:
             results["slo"][name] = slo_of(case)
             results.setdefault("slo_stamps", {})[name] = stamp()
+        if "spread" in arguments.parts:
+            results.setdefault("spread", {})[name] = spread_of(case)
         results["verdicts"] = verdicts(results["traces"])
         store("autoscaling", results, ("numpy", "pandas", "numba", "jax"), quiet=True)
         print(f"{name}: {time.perf_counter() - began:.0f} s", flush=True)

@@ -8,7 +8,9 @@ from numba import njit
 from support.autoscaling.environment import Environment
 from support.errors import SchemaError
 
-__all__ = ["expected_stage_costs", "shortage_probabilities", "tail_scale"]
+__all__ = ["expected_stage_costs", "shortage_probabilities", "spread_regret", "tail_scale"]
+
+DRAWS = 400  # equally likely values of a tick
 
 
 def expected_stage_costs(
@@ -67,6 +69,34 @@ def tail_scale(quantiles: np.ndarray, levels: np.ndarray) -> np.ndarray:
         4.343
     """
     return np.asarray((quantiles[..., -1] - quantiles[..., -2]) / np.log((1 - levels[-2]) / (1 - levels[-1])))
+
+
+def spread_regret(quantiles: np.ndarray, levels: np.ndarray, environment: Environment) -> float:
+    """Regret that a forecast announces: of the best fleet for each tick, if demand came from `quantiles` and changes were free.
+
+    quantiles: (n_time, n_level), requests per tick, as issued when a server could still be ordered for that tick; linear
+    between `levels` (n_level,), with what is beyond them at the outermost. The least expected cost of each tick, summed,
+    over the expected bill of who knows each value in advance, minus 1. It falls only with a better forecast, or with news
+    that come after the order. The newsvendor's cost of uncertainty: Porteus, Foundations of Stochastic Inventory Theory (2002).
+    Raises SchemaError if shapes misfit or levels do not increase within (0, 1).
+
+    Example:
+        >>> world = Environment(tick_seconds=1, service_rate_rps=1, price_server_hour_usd=3600.0, price_drop_usd=4.0, max_servers=200)
+        >>> uniform = 100 * np.array([[0.001, 0.999]])  # 0 to 100: the fractile 1 - 1 / 4, but for whole servers
+        >>> round(spread_regret(uniform, np.array([0.001, 0.999]), world), 2)
+        0.74
+    """
+    mu, most = environment.capacity_per_tick, environment.max_servers
+    sizes = np.arange(environment.min_servers, min(most, int(np.ceil(quantiles.max() / mu))) + 1)
+    paid = expected_stage_costs(quantiles, environment, sizes, levels=levels).min(axis=1).sum()
+    at = (np.arange(DRAWS) + 0.5) / DRAWS
+    drawn = np.stack([np.interp(at, levels, row) for row in np.asarray(quantiles, dtype=np.float64)])
+    known = np.inf
+    for size in (np.floor(drawn / mu), np.ceil(drawn / mu)):  # one of the two is the best for a known demand
+        fleet = size.clip(environment.min_servers, most)
+        short = np.maximum(drawn - fleet * mu, 0.0)
+        known = np.minimum(known, environment.price_server_tick_usd * fleet + environment.price_drop_usd * short)
+    return float(paid / known.mean(axis=1).sum() - 1)
 
 
 @njit(cache=True)

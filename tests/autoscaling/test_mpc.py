@@ -11,7 +11,7 @@ from scipy import integrate, stats
 from support.autoscaling import Environment, Newsvendor, Observation, simulate
 from support.autoscaling.mpc import StochasticMPC, plan
 from support.autoscaling.oracle import optimum
-from support.autoscaling.stage_costs import expected_stage_costs, shortage_probabilities, tail_scale
+from support.autoscaling.stage_costs import expected_stage_costs, shortage_probabilities, spread_regret, tail_scale
 from support.errors import SchemaError
 from support.forecasting import RollingQuantiles
 
@@ -162,6 +162,32 @@ def test_chances_of_a_shortage_where_quantiles_are_equal():
 def seen_at(tick, row_world, *, active, demand):
     known = demand[:tick]
     return Observation(tick, tick, active, 0, 0, known, known, np.zeros_like(known))
+
+
+@pytest.mark.parametrize("worth", [2.0, 4.0, 60.0])
+def test_the_announced_regret_of_uniform_demand_is_the_fractile(worth):
+    world = Environment(
+        tick_seconds=1, service_rate_rps=1, price_server_hour_usd=3600.0, price_drop_usd=worth, min_servers=0,
+        max_servers=10**6,
+    )  # fmt: skip
+    levels = np.linspace(0.0005, 0.9995, 200)
+    found = spread_regret(np.outer([1000.0, 3000.0], levels), levels, world)
+    assert found == pytest.approx(1 - 1 / worth, abs=2e-3)  # c A (1 + f) / 2 over c A / 2, less 1
+
+
+def test_the_announced_regret_is_that_of_drawn_demand():
+    rng = np.random.default_rng(3)
+    world = Environment(
+        tick_seconds=60, service_rate_rps=1 / 6, price_server_hour_usd=0.6, price_drop_usd=0.01, max_servers=9
+    )
+    levels = np.array([0.05, 0.25, 0.5, 0.75, 0.95])
+    rows = np.sort(rng.gamma(2.0, 20.0, (6, 5)), axis=1)
+    draws = np.stack([np.interp(rng.random(100_000), levels, row) for row in rows])
+    bill = lambda work, n: 0.01 * n + 0.01 * np.maximum(work - 10 * n, 0)  # noqa: E731  USD a tick with n servers
+    paid = sum(min(bill(row, n).mean() for n in range(1, 10)) for row in draws)
+    known = np.stack([bill(draws, n) for n in range(1, 10)]).min(axis=0).mean(axis=1).sum()
+    assert spread_regret(rows, levels, world) == pytest.approx(paid / known - 1, abs=4e-3)
+    assert spread_regret(np.full((4, 5), 37.0), levels, world) == pytest.approx(0.0, abs=1e-12)
 
 
 def test_without_friction_it_is_the_newsvendor():
