@@ -7,6 +7,7 @@ from functools import partial
 
 import numpy as np
 import pandas as pd
+from threadpoolctl import threadpool_limits
 
 from support.errors import SchemaError, TooShortError
 from support.forecasting import RollingQuantiles, pinball, roll_daily
@@ -83,15 +84,16 @@ def roll_boosting(
     """
     season, values, pieces = _day_ticks(demand), demand.to_numpy(float), []
     context, reach = CONTEXT_DAYS * season, horizon_ticks + lag_ticks
-    for low, known, first, last in _days(demand, start, train_days, lag_ticks, refit_days):
-        model = fit_boosting(
-            {"demand": values[low:known]}, context=context, horizon=reach, season=season, levels=TICK_LEVELS,
-            rng=rng, max_iter=max_iter, max_cutoffs=CUTOFFS,
-        )  # fmt: skip
-        newest = np.arange(first, last) - 1 - lag_ticks  # the last value known at each tick
-        begin = max(0, int(newest[0]) - context + 1)
-        made = model.predict_at(values[begin : int(newest[-1]) + 1], newest - begin)
-        pieces.append(made[:, lag_ticks:])
+    with threadpool_limits(limits=1, user_api="openmp"):  # many small steps: more threads only wait for each other
+        for low, known, first, last in _days(demand, start, train_days, lag_ticks, refit_days):
+            model = fit_boosting(
+                {"demand": values[low:known]}, context=context, horizon=reach, season=season, levels=TICK_LEVELS,
+                rng=rng, max_iter=max_iter, max_cutoffs=CUTOFFS,
+            )  # fmt: skip
+            newest = np.arange(first, last) - 1 - lag_ticks  # the last value known at each tick
+            begin = max(0, int(newest[0]) - context + 1)
+            made = model.predict_at(values[begin : int(newest[-1]) + 1], newest - begin)
+            pieces.append(made[:, lag_ticks:])
     return _rolling(demand, np.concatenate(pieces), "gradient boosting", lag_ticks)
 
 

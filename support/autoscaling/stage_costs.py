@@ -91,12 +91,13 @@ def spread_regret(quantiles: np.ndarray, levels: np.ndarray, environment: Enviro
     paid = expected_stage_costs(quantiles, environment, sizes, levels=levels).min(axis=1).sum()
     at = (np.arange(DRAWS) + 0.5) / DRAWS
     drawn = np.stack([np.interp(at, levels, row) for row in np.asarray(quantiles, dtype=np.float64)])
-    known = np.inf
+    bills = []
     for size in (np.floor(drawn / mu), np.ceil(drawn / mu)):  # one of the two is the best for a known demand
         fleet = size.clip(environment.min_servers, most)
         short = np.maximum(drawn - fleet * mu, 0.0)
-        known = np.minimum(known, environment.price_server_tick_usd * fleet + environment.price_drop_usd * short)
-    return float(paid / known.mean(axis=1).sum() - 1)
+        bills.append(environment.price_server_tick_usd * fleet + environment.price_drop_usd * short)
+    known = np.minimum(*bills).mean(axis=1).sum()
+    return float(paid / known - 1)
 
 
 @njit(cache=True)
