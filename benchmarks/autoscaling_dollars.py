@@ -2,10 +2,10 @@
 
 Run: python -m benchmarks.autoscaling_dollars [--only TRACE ...]; writes benchmarks/results/autoscaling_dollars.json after
 every trace and keeps the traces that are not asked for. Past, test days, world and horizon are those of
-benchmarks/autoscaling.py; so is the aggregate, of which the ridge, persistence, the trees and the recommended one are
-the experts. Every forecaster sees the past only: the recommended one, the
-zero-shot one and the ridge speak anew at each tick, as do the trees, fitted once a week, and the net, fitted every four;
-MSTL plans a day ahead at the hour at which the test begins. Needs BOOK_DATA.
+benchmarks/autoscaling.py; so is the aggregate, whose experts are the ridge, persistence, the trees and the recommended
+one. Every forecaster sees the past only: the recommended one, the zero-shot one and the ridge speak anew at each tick,
+as do the trees, fitted once a week, and the net, fitted every four; MSTL plans a day ahead at the hour at which the
+test begins. Needs BOOK_DATA.
 Traces: those of ticks of 5 minutes or more whose past holds a week of days; of the four series of tweets the first.
 """
 

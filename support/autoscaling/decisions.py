@@ -49,7 +49,8 @@ def decide(
     """The fleet size with the least expected cost on the forecast's paths, beside doing nothing.
 
     price_bad_tick_usd: what a tick with a drop is worth beyond the bill, for who promises minutes.
-    Raises SchemaError if the forecast is shorter than the boot delay or has another step than the environment.
+    Raises SchemaError if the forecast is shorter than the boot delay or has another step than the environment, or the
+    price is negative.
 
     Example:
         >>> world = Environment(tick_seconds=60, service_rate_rps=1.0, boot_delay_ticks=1, price_drop_usd=0.01)
@@ -63,6 +64,8 @@ def decide(
         or forecast.paths.shape[2] <= environment.boot_delay_ticks
     ):
         raise SchemaError("decide: the forecast must have the environment's tick and reach beyond the boot delay.")
+    if not 0 <= price_bad_tick_usd < np.inf:
+        raise SchemaError(f"decide: price_bad_tick_usd is {price_bad_tick_usd:g}; it must be 0 or more.")
     most = int(servers_for(forecast.paths.max(), environment))
     candidates = np.unique(
         np.clip(np.r_[servers_now, np.arange(0, most + 2)], environment.min_servers, environment.max_servers)

@@ -115,3 +115,5 @@ def test_refusals():
         decide(forecast_of(np.ones((5, 30)), step=300), WORLD, 1)
     with pytest.raises(SchemaError, match="^decide: "):
         decide(forecast_of(np.ones((5, 1))), WORLD, 1)
+    with pytest.raises(SchemaError, match="price_bad_tick_usd is -1"):
+        decide(forecast_of(np.ones((5, 30))), WORLD, 1, price_bad_tick_usd=-1.0)

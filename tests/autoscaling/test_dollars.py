@@ -6,9 +6,10 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from benchmarks.autoscaling import Case, Trace, case_of
+from benchmarks.autoscaling import Case, Trace, case_of, spread_of
 from benchmarks.autoscaling_dollars import TRACES, dollars_of, makers
 from support.autoscaling import ForecastMean, simulate
+from support.autoscaling.mpc import StochasticMPC
 from support.autoscaling.oracle import optimum
 from support.recorded import recorded
 
@@ -41,6 +42,22 @@ def test_a_forecast_that_is_right_has_no_crps_and_its_bill_is_that_of_a_plain_ru
     best = optimum(case.test, case.world, initial_servers=case.first).lower_usd
     assert knows["mean_regret_frac"] == pytest.approx(plain.cost_usd / best - 1, abs=1e-4)
     assert best - 1e-4 <= knows["mpc_usd"] < ridge["mpc_usd"]  # who knows pays less, and not less than the optimum
+
+
+def test_a_sure_forecast_announces_no_regret_and_an_honest_one_about_what_is_paid(case):
+    y = np.r_[case.test.to_numpy(), np.full(case.rolling.mean.shape[1], case.test.iloc[-1])]
+    ahead = y[np.arange(len(case.test))[:, None] + np.arange(case.rolling.mean.shape[1])]
+    sure = replace(case.rolling, quantiles=np.repeat(ahead[..., None], len(case.rolling.levels), axis=2), mean=ahead)
+    assert spread_of(replace(case, rolling=sure))["announced_frac"] == pytest.approx(0.0, abs=1e-9)
+    best = optimum(case.test, case.world, initial_servers=case.first).lower_usd
+    paid = case.run(StochasticMPC()).cost_usd / best - 1
+    assert 0.5 * paid < spread_of(case)["announced_frac"] < 2 * paid  # noise of one size, free changes or nearly so
+
+
+def test_the_record_announces_a_regret_for_every_trace():
+    record = recorded("autoscaling")["results"]
+    assert record["spread"].keys() == record["traces"].keys()
+    assert all(np.isfinite(s["announced_frac"]) and s["announced_frac"] > -1e-9 for s in record["spread"].values())
 
 
 def test_every_forecaster_forecasts_the_test_days_and_only_them(case):
