@@ -6,7 +6,7 @@ import math
 import numpy as np
 import pandas as pd
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from support.autoscaling import Decision, Environment
@@ -41,9 +41,10 @@ def test_bounds_in_the_wrong_order():
 
 @settings(deadline=None, max_examples=50)
 @given(st.floats(1, 3600), st.floats(0.01, 1e4), st.floats(0, 10), st.floats(0, 1))
+@example(2.0, 0.5, 0.0, 5e-324)  # the smallest number there is: halved first, it is nothing
 def test_fractile(tick, rate, hourly, drop):
     world = Environment(tick_seconds=tick, service_rate_rps=rate, price_server_hour_usd=hourly, price_drop_usd=drop)
-    worth, price = drop * rate * tick, hourly * tick / 3600
+    worth, price = drop * (rate * tick), hourly * tick / 3600
     wanted = 0.0 if worth <= price else 1 - price / worth
     assert world.critical_fractile == pytest.approx(wanted, abs=1e-12) and 0 <= world.critical_fractile <= 1
     assert world.capacity_per_tick == rate * tick and world.price_server_tick_usd == pytest.approx(price)
