@@ -87,17 +87,18 @@ def spread_regret(quantiles: np.ndarray, levels: np.ndarray, environment: Enviro
         0.74
     """
     mu, most = environment.capacity_per_tick, environment.max_servers
-    sizes = np.arange(environment.min_servers, min(most, int(np.ceil(quantiles.max() / mu))) + 1)
+    least, useful = environment.min_servers, min(most, int(np.ceil(quantiles.max() / mu)))
+    sizes = np.arange(least, max(least, useful) + 1)
     paid = expected_stage_costs(quantiles, environment, sizes, levels=levels).min(axis=1).sum()
     at = (np.arange(DRAWS) + 0.5) / DRAWS
     drawn = np.stack([np.interp(at, levels, row) for row in np.asarray(quantiles, dtype=np.float64)])
     bills = []
     for size in (np.floor(drawn / mu), np.ceil(drawn / mu)):  # one of the two is the best for a known demand
-        fleet = size.clip(environment.min_servers, most)
+        fleet = size.clip(least, most)
         short = np.maximum(drawn - fleet * mu, 0.0)
         bills.append(environment.price_server_tick_usd * fleet + environment.price_drop_usd * short)
     known = np.minimum(*bills).mean(axis=1).sum()
-    return float(paid / known - 1)
+    return float(paid / known - 1) if known > 0 else float(np.inf if paid > 0 else 0.0)
 
 
 @njit(cache=True)

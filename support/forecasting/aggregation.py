@@ -10,11 +10,11 @@ from scipy.signal import lfilter
 
 from support.errors import SchemaError
 from support.forecasting.metrics import pinball
-from support.forecasting.rolling_quantiles import RollingQuantiles
+from support.forecasting.rolling_quantiles import RollingQuantiles, observed_at
 
-__all__ = ["aggregate", "observed_at"]
+__all__ = ["aggregate"]
 
-POWER = 5.0  # of the inverse loss: ten per cent less loss, 1.6 times the weight; chosen on days before those judged
+POWER = 5.0  # of the inverse loss: ten per cent less loss, 1.6 times the weight; chosen on days before those that the benchmark of part V judges
 SURE_FRAC = 0.2  # of a full memory: with less the power is lower in proportion, with nothing known all weigh the same
 
 
@@ -61,24 +61,6 @@ def aggregate(
         mean[:, ahead] = (weights[..., middle] * means).sum(axis=0)
     name = "aggregate of " + ", ".join(f.model for f in forecasts)
     return RollingQuantiles(first.timestamps, levels, quantiles, mean, name, first.lag_ticks)
-
-
-def observed_at(rolling: RollingQuantiles, demand: pd.Series, name: str) -> np.ndarray:
-    """`demand` at the ticks of `rolling`, (n_time,). Raises SchemaError, in the words of `name`, if some is missing.
-
-    Example:
-        >>> minutes = pd.date_range("2026-01-01", periods=2, freq="60s", tz="UTC")
-        >>> said = RollingQuantiles(minutes, np.array([0.5]), np.zeros((2, 1, 1)), np.zeros((2, 1)), "none", 0)
-        >>> observed_at(said, pd.Series([1.0, 2.0], index=minutes), "mine").tolist()
-        [1.0, 2.0]
-    """
-    seen = demand.reindex(rolling.timestamps).to_numpy(float)
-    if np.isnan(seen).any():
-        raise SchemaError(
-            f"{name}: {int(np.isnan(seen).sum())} of the {len(seen)} timestamps of the forecast have no demand; "
-            "forecast on the index of the demand, without gaps."
-        )
-    return seen
 
 
 def _weights(losses: np.ndarray, power: np.ndarray) -> np.ndarray:

@@ -10,8 +10,7 @@ import numpy as np
 import pandas as pd
 
 from support.errors import SchemaError, TooShortError
-from support.forecasting.aggregation import observed_at
-from support.forecasting.rolling_quantiles import RollingQuantiles
+from support.forecasting.rolling_quantiles import RollingQuantiles, observed_at
 from support.forecasting.short_term import roll_daily
 
 __all__ = ["Roll", "recalibrate", "roll_calibrated", "roll_warm"]

@@ -9,7 +9,7 @@ import pandas as pd
 
 from support.errors import SchemaError
 
-__all__ = ["TICK_LEVELS", "RollingQuantiles"]
+__all__ = ["TICK_LEVELS", "RollingQuantiles", "observed_at"]
 
 TICK_LEVELS = np.array([0.005, 0.025, 0.05, 0.1, 0.25, 0.5, 0.75, 0.9, 0.95, 0.975, 0.99, 0.995])
 
@@ -50,3 +50,21 @@ class RollingQuantiles:
         """
         cut = slice(first, end)
         return replace(self, timestamps=self.timestamps[cut], quantiles=self.quantiles[cut], mean=self.mean[cut])
+
+
+def observed_at(rolling: RollingQuantiles, demand: pd.Series, name: str) -> np.ndarray:
+    """`demand` at the ticks of `rolling`, (n_time,). Raises SchemaError, in the words of `name`, if some is missing.
+
+    Example:
+        >>> minutes = pd.date_range("2026-01-01", periods=2, freq="60s", tz="UTC")
+        >>> said = RollingQuantiles(minutes, np.array([0.5]), np.zeros((2, 1, 1)), np.zeros((2, 1)), "none", 0)
+        >>> observed_at(said, pd.Series([1.0, 2.0], index=minutes), "mine").tolist()
+        [1.0, 2.0]
+    """
+    seen = demand.reindex(rolling.timestamps).to_numpy(float)
+    if np.isnan(seen).any():
+        raise SchemaError(
+            f"{name}: {int(np.isnan(seen).sum())} of the {len(seen)} timestamps of the forecast have no demand; "
+            "forecast on the index of the demand, without gaps."
+        )
+    return seen

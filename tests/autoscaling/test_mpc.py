@@ -190,6 +190,12 @@ def test_the_announced_regret_is_that_of_drawn_demand():
     assert spread_regret(np.full((4, 5), 37.0), levels, world) == pytest.approx(0.0, abs=1e-12)
 
 
+@pytest.mark.parametrize("least", [0, 1, 5])
+def test_less_demand_than_the_least_fleet_announces_nothing(least):
+    world = Environment(tick_seconds=60, service_rate_rps=1.0, min_servers=least, max_servers=9)
+    assert spread_regret(np.zeros((3, 2)), np.array([0.1, 0.9]), world) == pytest.approx(0.0, abs=1e-12)
+
+
 def test_without_friction_it_is_the_newsvendor():
     rng = np.random.default_rng(7)
     world = minute_world(boot_delay_ticks=0, max_servers=9, price_drop_usd=8.0)
