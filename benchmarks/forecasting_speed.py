@@ -194,7 +194,7 @@ def main() -> None:
     for part in asked.only:
         results[PARTS[part]] = work[part]()
         results.setdefault("measured", {})[PARTS[part]] = stamp()
-        store("forecasting_speed", results, PACKAGES)
+        store("forecasting_speed", results, PACKAGES, quiet=True)
 
 
 if __name__ == "__main__":

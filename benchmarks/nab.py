@@ -360,7 +360,7 @@ def main() -> None:
         for name in asked.sets:
             for new in [scorer()] if name == "scorer" else run(name, wanted):
                 results[name] = merged(results.get(name, {}), rounded(new))
-                store("nab", results, PACKAGES)
+                store("nab", results, PACKAGES, quiet=True)
     except BookError as error:
         parser.exit(2, f"{error}\n")
 

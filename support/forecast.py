@@ -12,6 +12,7 @@ from support.errors import SchemaError
 __all__ = ["LEVELS", "Forecast"]
 
 LEVELS = np.array([0.025, 0.05, 0.1, 0.25, 0.5, 0.75, 0.9, 0.95, 0.975])
+ROUNDING = 1e-9  # of a level: (1 - 0.9) / 2 is not quite 0.05
 
 
 @dataclass(frozen=True)
@@ -62,6 +63,7 @@ class Forecast:
             raise SchemaError(f"forecast {self.model}: quantiles cross; sort them along the levels first.")
         if self.issued_at.tzinfo is None or self.step_seconds <= 0:
             raise SchemaError(f"forecast {self.model}: issued_at needs a timezone and step_seconds must be positive.")
+        object.__setattr__(self, "issued_at", self.issued_at.tz_convert("UTC"))  # a day's step is 24 hours, always
 
     @classmethod
     def from_paths(
@@ -79,17 +81,24 @@ class Forecast:
     ) -> Forecast:  # fmt: skip
         """Joint paths for marginal quantiles, with the rank dependence of past error vectors (Schaake shuffle).
 
-        `templates` (n_draw, n_horizon) are past vectors, one row an origin; draw k at horizon h gets the quantile of a
-        stratified uniform whose rank is that of templates[k, h]. Source: Clark et al. (2004), J. Hydrometeorology 5.
-        Beyond the outer levels the marginal is held at its outermost quantile.
+        `templates` are past vectors, one row an origin: (n_series, n_draw, n_horizon), or (n_draw, n_horizon), lent to
+        every series, which then all move as one; draw k of a series at horizon h gets the quantile of a stratified
+        uniform whose rank is that of its templates[k, h], ties in random order. Vectors of the same origins in the same
+        rows make series move together as they did. Source: Clark et al. (2004), J. Hydrometeorology 5. Beyond the outer
+        levels the marginal is held at its outermost quantile. Raises SchemaError if the templates do not fit.
         """
-        n_draw, n_horizon = templates.shape
-        ranks = np.argsort(np.argsort(templates + 1e-12 * rng.standard_normal(templates.shape), axis=0), axis=0)
-        uniform = (ranks + rng.random((n_draw, n_horizon))) / n_draw
-        paths = np.empty((quantiles.shape[0], n_draw, n_horizon))
-        for s in range(quantiles.shape[0]):
-            for h in range(n_horizon):
-                paths[s, :, h] = np.interp(uniform[:, h], levels, quantiles[s, h])
+        past = np.repeat(templates[None], len(quantiles), axis=0) if templates.ndim == 2 else templates
+        if past.ndim != 3 or past.shape[::2] != quantiles.shape[:2]:
+            raise SchemaError(
+                f"forecast {model}: templates of shape {templates.shape} for {quantiles.shape[0]} series and a horizon "
+                f"of {quantiles.shape[1]}; give (series, draws, horizon)."
+            )
+        n_draw = past.shape[1]
+        ranks = np.argsort(np.lexsort((rng.random(past.shape), past), axis=1), axis=1)
+        uniform = (ranks + rng.random(past.shape)) / n_draw
+        paths = np.empty(past.shape)
+        for s, h in np.ndindex(quantiles.shape[:2]):
+            paths[s, :, h] = np.interp(uniform[s, :, h], levels, quantiles[s, h])
         return cls(quantiles, levels, paths, issued_at, step_seconds, unit, model, series)
 
     @property
@@ -104,8 +113,9 @@ class Forecast:
 
     def quantile(self, level: float) -> np.ndarray:
         """Quantile at `level`, (n_series, n_horizon), linear between the levels. Raises SchemaError outside them."""
-        if not self.levels[0] <= level <= self.levels[-1]:
+        if not self.levels[0] - ROUNDING <= level <= self.levels[-1] + ROUNDING:
             raise SchemaError(f"forecast {self.model}: level {level} is outside {self.levels[0]}..{self.levels[-1]}.")
+        level = min(max(level, self.levels[0]), self.levels[-1])
         upper = int(np.searchsorted(self.levels, level))
         if np.isclose(self.levels[upper], level):
             return self.quantiles[..., upper]
@@ -136,7 +146,8 @@ class Forecast:
     ) -> Forecast:  # fmt: skip
         """From Nixtla's long frame: `<model>-q-<level>` columns, or `<model>` with `<model>-lo-<p>` and `-hi-<p>` as the median and intervals.
 
-        Paths as in `from_quantiles`. Crossing quantiles are sorted.
+        Paths as in `from_quantiles`. Crossing quantiles are sorted, rows too; series keep their order. Raises SchemaError
+        without such columns, or if series have different numbers of steps.
         """
         columns: dict[float, str] = {}
         for name in frame.columns:
@@ -150,7 +161,12 @@ class Forecast:
         if not any(n.startswith(f"{model}-q-") for n in frame.columns):
             columns[0.5] = model
         levels = np.array(sorted(columns))
-        ids = tuple(str(i) for i in frame["unique_id"].unique())
+        place = pd.Categorical(frame["unique_id"], categories=frame["unique_id"].unique())
+        frame = frame.assign(place=place.codes).sort_values(["place", "ds"])
+        steps = frame["place"].value_counts()
+        if steps.min() < steps.max():
+            raise SchemaError(f"forecast {model}: series have {steps.min()} to {steps.max()} steps; give all the same.")
+        ids = tuple(str(i) for i in place.categories)
         values = np.stack([frame[columns[level]].to_numpy(float).reshape(len(ids), -1) for level in levels], axis=-1)
         return cls.from_quantiles(
             np.sort(values, axis=-1), levels, templates, issued_at=issued_at, step_seconds=step_seconds, unit=unit,

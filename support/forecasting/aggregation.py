@@ -45,7 +45,10 @@ def aggregate(
     first = forecasts[0]
     seen, levels = observed_at(first, demand, "aggregate"), first.levels
     (n_time, n_horizon, _), middle = first.quantiles.shape, int(np.abs(levels - 0.5).argmin())
-    quantiles, mean = np.empty(first.quantiles.shape, dtype=first.quantiles.dtype), np.empty((n_time, n_horizon))
+    quantiles, mean = (
+        np.empty(first.quantiles.shape, dtype=np.result_type(first.quantiles, np.float32)),
+        np.empty((n_time, n_horizon)),
+    )
     keep = 0.5 ** (1 / half_life_ticks)
     for ahead in range(n_horizon):
         late = 1 + first.lag_ticks + ahead  # rows until the loss of a row is known

@@ -43,7 +43,11 @@ LEVEL_STRIDE = 4  # every fourth error of a level is kept: neighbours tell the s
 
 
 class Expert(Protocol):
-    """Forecasts from any moment of one series."""
+    """Forecasts from any moment of one series.
+
+    Those of a past moment are there to be judged: what followed is not forecast from, but ranks, scale, season and cycle
+    are those of all the values given.
+    """
 
     def at(self, origin: int, steps: np.ndarray, levels: np.ndarray) -> np.ndarray:
         """Quantiles (n_step, n_level) of the values `steps` after position `origin`, from values up to it."""
@@ -146,6 +150,9 @@ class LevelExpert:
         until = moments[:, None] + steps
         error = np.where(until <= origin, self.values[np.minimum(until, origin)] - self.level[moments, None], np.inf)
         ordered, known = np.sort(error, axis=0), (until <= origin).sum(axis=0)
+        if known.any():  # beyond what the past can tell, the errors of the last step that it can
+            far, last = known == 0, int(np.flatnonzero(known)[-1])
+            ordered[:, far], known = ordered[:, [last]], np.where(far, known[last], known)
         ordered[:1, known == 0] = 0.0
         place = levels[:, None] * np.maximum(known - 1, 0)  # as NumPy's linear quantiles
         below = place.astype(int)

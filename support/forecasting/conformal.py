@@ -18,7 +18,7 @@ def conformalize(
     """Shift each quantile by the matching quantile of past misses, in units of the interval's own 50 % width.
 
     past: (forecast, observed (n_series, n_horizon)) of windows that ended before `forecast` was issued. Quantiles are
-    sorted and kept at or above zero; paths keep their rank dependence. Raises TooShortError with fewer than 20 past
+    sorted and kept at or above zero; paths keep their rank dependence, over steps and series. Raises TooShortError with fewer than 20 past
     points per level. Source: conformalised quantile regression, Romano, Patterson and Candes (2019), one-sided, pooled.
     """
     points = sum(observed.size for _, observed in past)
@@ -27,11 +27,12 @@ def conformalize(
     adjusted = np.empty_like(forecast.quantiles)
     for position, level in enumerate(forecast.levels):
         misses = np.concatenate([((y - f.quantiles[..., position]) / _width(f)).ravel() for f, y in past])
-        rank = min(1.0, level * (1 + 1 / len(misses))) if level > 0.5 else level
+        upper = min(1.0, max(level, 1 - level) * (1 + 1 / len(misses)))
+        rank = upper if level > 0.5 else 1 - upper if level < 0.5 else 0.5
         adjusted[..., position] = forecast.quantiles[..., position] + np.quantile(misses, rank) * _width(forecast)
     adjusted = np.maximum(np.sort(adjusted, axis=-1), 0.0)
     return Forecast.from_quantiles(
-        adjusted, forecast.levels, forecast.paths[0], issued_at=forecast.issued_at, step_seconds=forecast.step_seconds,
+        adjusted, forecast.levels, forecast.paths, issued_at=forecast.issued_at, step_seconds=forecast.step_seconds,
         unit=forecast.unit, model=f"{forecast.model}, conformal", rng=rng, series=forecast.series,
     )  # fmt: skip
 

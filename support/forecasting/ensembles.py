@@ -23,7 +23,7 @@ from support.forecasting.quantile_frame import ModelForecasts
 __all__ = ["Combined", "mean_and_spread", "median_ensemble", "stacked", "weighted_average", "without_fallbacks"]
 
 MOST_STACKED_POINTS = 150  # of one series: neighbouring steps tell the same, and the programme stays small
-LEAST_LOSS_FRAC = 1e-3  # of the best member's past loss: a member without any loss must not take all the weight
+LEAST_LOSS_FRAC = 1e-3  # of the least past loss that is one: a member without any must not take all the weight
 
 
 @dataclass(frozen=True)
@@ -88,8 +88,9 @@ def weighted_average(
         known = present[:, :window].sum(axis=1)
         past = np.nansum(losses[:, :window], axis=1) / np.maximum(known, 1)
         past = np.where(known > 0, past, np.inf)
-        least = np.where(np.isfinite(past), past, 0).max(axis=1, keepdims=True) * LEAST_LOSS_FRAC
-        found[:, window] = 1 / np.maximum(past, np.maximum(least, np.finfo(float).tiny))
+        least = np.where(past > 0, past, np.inf).min(axis=1, keepdims=True) * LEAST_LOSS_FRAC
+        floor = np.where(np.isfinite(least), least, 1.0)  # without any loss all are the same
+        found[:, window] = floor / np.maximum(past, floor)
     return _averaged(members, quantiles, present, found, first_window, name)
 
 
@@ -187,7 +188,7 @@ def _least_pinball(seen: np.ndarray, said: np.ndarray, levels: np.ndarray) -> np
     seen - said w = over - under with both at least zero; the loss is level x over + (1 - level) x under.
     """
     n_point, n_level, n_member = said.shape
-    scale = max(float(np.abs(seen - np.median(said, axis=(1, 2))).mean()), np.finfo(float).tiny)
+    scale = max(float(np.abs(said - seen[:, None, None]).max()), np.finfo(float).tiny)
     centred = (said - seen[:, None, None]).reshape(-1, n_member) / scale  # the weights sum to one, so seen goes along
     size, share = n_point * n_level, np.tile(levels, n_point)
     eye = identity(size, format="csr")

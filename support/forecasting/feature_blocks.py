@@ -115,7 +115,8 @@ def past_columns(values: np.ndarray, position: np.ndarray, plan: FeaturePlan) ->
     if "lags" in plan.groups:
         out |= {f"lag_{k}": lagged(values, position, k) for k in plan.lags}
     if "rolling" in plan.groups:
-        for width, found in rolled(values, position, set(plan.windows) - set(plan.seasons)).items():
+        elsewhere = set(plan.seasons) if "seasons" in plan.groups else set()
+        for width, found in rolled(values, position, set(plan.windows) - elsewhere).items():
             out |= {f"{name}_{width}": column for name, column in found.items()}
     if "ewm" in plan.groups:
         out |= {f"ewm_{span}": weighted(values, position, span) for span in plan.spans}

@@ -175,7 +175,9 @@ def _checked(panel: Panel, target: str | None, any_target: bool = False) -> tupl
     if isinstance(panel, Mapping):
         if not panel:
             raise SchemaError("features: the panel holds no series. Give at least one.")
-        panel = pd.concat({str(k): v.rename(TARGET) for k, v in panel.items()}, names=["series"]).to_frame()
+        panel = (
+            pd.concat({str(k): v.rename(TARGET) for k, v in panel.items()}, names=["series"]).to_frame().sort_index()
+        )
     index = panel.index
     if not isinstance(index, pd.MultiIndex) or index.nlevels != 2 or getattr(index.levels[1], "tz", None) is None:
         raise SchemaError("features: the panel's index is not (series, time with a timezone). Use set_index.")

@@ -9,7 +9,7 @@ import pandas as pd
 
 from support.errors import SchemaError
 from support.forecasting.metrics import pinball
-from support.forecasting.quantile_frame import arrays_of
+from support.forecasting.quantile_frame import arrays_of, level_place, require_same_windows
 
 __all__ = ["loss_by_horizon"]
 
@@ -24,7 +24,7 @@ def loss_by_horizon(
 
     Columns model, horizon, ratio, lower, upper (95 % percentile bootstrap over windows, the same draws for all models)
     and coverage_90. Meant for series of one unit. Raises SchemaError for an unknown baseline, a horizon beyond the
-    frame's, or a baseline without loss. Source: Efron and Tibshirani (1993), chapter 13.
+    frame's, levels that are missing, models with other windows, or a baseline without loss. Source: Efron and Tibshirani (1993), chapter 13.
 
     Example:
         >>> from support.forecasting.protocol import RollingOrigin, roll
@@ -38,15 +38,16 @@ def loss_by_horizon(
     """
     if baseline not in set(frame["model"]):
         raise SchemaError(f"horizons: baseline {baseline!r} is not among {sorted(set(frame['model']))}.")
+    require_same_windows(frame)
     losses, covered = {}, {}
     for model in frame["model"].unique():
         made = arrays_of(frame, model)
         longest = made.observed.shape[2]
         if max(horizons) > longest:
             raise SchemaError(f"horizons: {max(horizons)} is beyond the {longest} steps that were forecast.")
-        places = [int(np.argmin(np.abs(made.levels - level))) for level in DECILES]
+        places = [level_place(made.levels, level) for level in DECILES]
         loss = pinball(made.observed, made.quantiles, made.levels)[..., places].mean(axis=-1)
-        lower, upper = (made.quantiles[..., int(np.argmin(np.abs(made.levels - p)))] for p in (0.05, 0.95))
+        lower, upper = (made.quantiles[..., level_place(made.levels, p)] for p in (0.05, 0.95))
         inside = (made.observed >= lower) & (made.observed <= upper)
         losses[model] = np.stack([loss[..., :h].mean(axis=-1).ravel() for h in horizons])
         covered[model] = [float(inside[..., :h].mean()) for h in horizons]

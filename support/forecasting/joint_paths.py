@@ -89,7 +89,7 @@ def rank_correlation(pits: np.ndarray, *, shrink: bool = True) -> np.ndarray:
 
     The correlation at a lag is the mean product over all pairs of steps that far apart, over the mean square; with
     `shrink`, and n past windows, n / (n + 3) of it and 3 / (n + 3) of what the lag-1 correlation alone implies. What
-    is not positive definite loses its negative eigenvalues. Raises SchemaError, TooShortError (fewer than two steps).
+    is not positive definite loses its negative eigenvalues; PIT values that are all the same give independence. Raises SchemaError, TooShortError (fewer than two steps).
     """
     pits = np.asarray(pits, dtype=float)
     if pits.ndim != 2 or pits.shape[1] < 2 or not len(pits):
@@ -101,6 +101,8 @@ def rank_correlation(pits: np.ndarray, *, shrink: bool = True) -> np.ndarray:
         (rankdata(pits) / (pits.size + 1)).reshape(pits.shape)
     )  # ranks over all: their margin is no matter here
     mean_square = (z**2).mean()
+    if mean_square == 0:  # all the same: nothing tells of dependence
+        return np.eye(horizon)
     by_lag = np.array([(z[:, : horizon - k] * z[:, k:]).mean() for k in range(horizon)]) / mean_square
     if shrink:
         one = np.clip(by_lag[1], -HIGHEST, HIGHEST)

@@ -226,14 +226,15 @@ def _errors(
     residuals: np.ndarray, series: np.ndarray, n_series: int, levels: np.ndarray, own_share: float, widening: float
 ) -> np.ndarray:
     """Residual quantiles (n_series + 1, horizon, n_level), widened about their median; the last are all series'."""
-    pooled = np.quantile(residuals, levels, axis=0).T
+    asked = np.append(levels, 0.5)  # the median is what they are widened about, asked for or not
+    pooled = np.quantile(residuals, asked, axis=0).T
     found = [pooled] * (n_series + 1)
     for position in np.unique(series):
-        own = np.quantile(residuals[series == position], levels, axis=0).T
+        own = np.quantile(residuals[series == position], asked, axis=0).T
         found[position] = own_share * own + (1 - own_share) * pooled
     stacked = np.stack(found)
-    middle = np.median(stacked, axis=-1, keepdims=True)
-    return middle + widening * (stacked - middle)
+    middle = stacked[..., -1:]
+    return np.asarray(middle + widening * (stacked[..., :-1] - middle))
 
 
 def _choose(windows: Windows, features: np.ndarray, horizon: int, levels: np.ndarray) -> tuple[float, float, float]:

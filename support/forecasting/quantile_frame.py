@@ -14,7 +14,9 @@ import pandas as pd
 from support.errors import SchemaError
 from support.writing import plural
 
-__all__ = ["QUANTILE_LEVELS", "ModelForecasts", "arrays_of", "frame_of", "validate"]
+__all__ = [
+    "QUANTILE_LEVELS", "ModelForecasts", "arrays_of", "frame_of", "level_place", "require_same_windows", "validate",
+]  # fmt: skip
 
 # the deciles and the bounds of the central 50, 90 and 95 % intervals
 QUANTILE_LEVELS = np.array([0.025, 0.05, 0.1, 0.2, 0.25, 0.3, 0.4, 0.5, 0.6, 0.7, 0.75, 0.8, 0.9, 0.95, 0.975])
@@ -122,6 +124,42 @@ def arrays_of(frame: pd.DataFrame, model: str) -> ModelForecasts:
         part["y"].to_numpy(float).reshape(shape),
         part[_quantile_columns(levels)].to_numpy(float).reshape(*shape, -1),
         levels,
+    )
+
+
+def level_place(levels: np.ndarray, level: float) -> int:
+    """Position of `level` among `levels` (n_level,). Raises SchemaError if it is not there.
+
+    Example:
+        >>> level_place(np.array([0.05, 0.5, 0.95]), (1 + 0.9) / 2)
+        2
+    """
+    found = np.flatnonzero(np.isclose(levels, level))
+    if not len(found):
+        raise SchemaError(f"scores: level {level:g} is not among {levels.tolist()}. Forecast it too.")
+    return int(found[0])
+
+
+def require_same_windows(frame: pd.DataFrame) -> None:
+    """Raise SchemaError if a series was forecast by two models from different cut-offs: their losses do not compare.
+
+    Example:
+        >>> require_same_windows(pd.DataFrame({"unique_id": "a", "cutoff": [1, 2, 2], "model": ["m", "m", "n"]}))
+        Traceback (most recent call last):
+        support.errors.SchemaError: scores: series 'a' has 2 windows of m and 1 of n, or others. Cut all models to the same.
+    """
+    windows = frame[["unique_id", "model", "cutoff"]].drop_duplicates()
+    models = windows.groupby("unique_id")["model"].nunique()
+    shared = windows.groupby(["unique_id", "cutoff"])["model"].nunique()
+    differ = shared[shared != models.reindex(shared.index, level="unique_id").to_numpy()]
+    if not len(differ):
+        return
+    series = differ.index[0][0]
+    said = windows[windows["unique_id"] == series].groupby("model", sort=False).size()
+    most, least = said.idxmax(), said[::-1].idxmin()  # two models, even if they have equally many
+    raise SchemaError(
+        f"scores: series {series!r} has {said[most]} windows of {most} and {said[least]} of {least}, or others. "
+        "Cut all models to the same."
     )
 
 

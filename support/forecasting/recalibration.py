@@ -29,7 +29,7 @@ def recalibrate(rolling: RollingQuantiles, demand: pd.Series, *, rate: float = R
     width of a tail moves by rate x (share of the tail's quantiles, as they were issued for it, that were missed, minus
     the expected share). So over n ticks seen and expected shares differ by at most |log width| / (rate n), whatever
     the demand does, while the width is within 1/8 .. 8. Row i uses what is known through tick i - 1 - lag_ticks only.
-    The median and the mean stay. The first rows only learn: begin some days before those that matter.
+    The median and the mean stay; no quantile is below 0. The first rows only learn: begin some days before those that matter.
     Raises SchemaError if demand is missing at a timestamp, or rate is not positive. Source: quantile tracking of Gibbs
     and Candes (2021) and of Angelopoulos, Candes and Tibshirani (2023), equation 4, on the log width.
 
@@ -51,7 +51,7 @@ def recalibrate(rolling: RollingQuantiles, demand: pd.Series, *, rate: float = R
     away = rolling.quantiles - middle
     wanted = (1 - levels[upper]).mean(), levels[lower].mean()
     log_width = np.zeros((2, len(horizons)))  # of the upper and of the lower tail
-    out = np.empty_like(rolling.quantiles)
+    out = np.empty(rolling.quantiles.shape, dtype=np.result_type(rolling.quantiles, np.float32))
     for row in range(len(seen)):
         newest = row - 1 - rolling.lag_ticks  # the tick that has become known
         ahead = horizons[: max(0, newest + 1)]  # those of which a row was issued for that tick

@@ -13,6 +13,7 @@ from scipy.linalg import toeplitz
 from support.errors import SchemaError, TooShortError
 from support.forecast import Forecast
 from support.forecasting.analogs import (
+    BURN_STEPS,
     MEMORY_SEASONS,
     AnalogExpert,
     Expert,
@@ -25,6 +26,7 @@ from support.forecasting.analogs import (
 )
 from support.forecasting.joint_paths import with_tails
 from support.forecasting.quantile_frame import QUANTILE_LEVELS
+from support.forecasting.rolling_quantiles import require_whole
 from support.forecasting.weighing import (
     SHARE_TEMPERATURE,
     excess_share,
@@ -118,7 +120,7 @@ def recommend(
     """
     panel, _, _ = _panel(history)
     shortest = min(len(v) for v in panel.values())
-    best, reason = _by_length(shortest, season)
+    best, reason = _by_length(shortest, season, horizon)
     work = sum(min(len(v), NEWEST_VALUES) for v in panel.values()) * horizon / 1e6
     needed = {name: len(panel) * series + million * work for name, (series, million) in COST_SECONDS.items()}
     for choice in (best, *([ANALOGS] if best == MIXTURE else []), NAIVE):
@@ -139,11 +141,11 @@ def recommended(
         >>> recommended(np.arange(50.0) % 2, 2, 1, np.array([0.1, 0.9]), np.random.default_rng(0)).shape
         (2, 2)
     """
-    choice, _ = _by_length(len(context), season)
+    choice, _ = _by_length(len(context), season, horizon)
     return _quantiles(choice, np.asarray(context, float), horizon, season, np.asarray(levels, float))
 
 
-def _by_length(n: int, season: int) -> tuple[str, str]:
+def _by_length(n: int, season: int, horizon: int) -> tuple[str, str]:
     if n <= season:
         raise TooShortError(f"recommend: {n} values are no more than a season of {season}; give at least {season + 1}.")
     if n < LEAST_VALUES:
@@ -155,6 +157,12 @@ def _by_length(n: int, season: int) -> tuple[str, str]:
         return (
             LEVEL,
             f"{n / season:.2g} seasons are fewer than {LEAST_SEASONS}: no season can be learned, so the last one, drawn to a level.",
+        )
+    known = min(n, max(NEWEST_VALUES, LEAST_SEASONS * season)) - season - BURN_STEPS - horizon
+    if known < LEAST_TEMPLATES:
+        return (
+            LEVEL,
+            f"{n} values hold {max(known, 0)} moments like now whose next {horizon} steps are known, fewer than {LEAST_TEMPLATES}: so the last season, drawn to a level.",
         )
     return (
         MIXTURE,
@@ -234,7 +242,8 @@ def _templates(values: np.ndarray, horizon: int, season: int, n_draws: int, rng:
     values = values[-max(NEWEST_VALUES, LEAST_SEASONS * season, 2 * horizon) :]
     last = len(values) - 1 - horizon  # the newest moment with a whole stretch after it
     if last + 1 < LEAST_TEMPLATES:
-        step = np.corrcoef(values[:-1], values[1:])[0, 1] if values.std() > 0 else 0.0
+        varied = min(np.ptp(values[:-1]), np.ptp(values[1:])) > 0
+        step = np.corrcoef(values[:-1], values[1:])[0, 1] if varied else 0.0
         root = np.linalg.cholesky(toeplitz(np.clip(step, 0.0, 0.99) ** np.arange(horizon)) + 1e-9 * np.eye(horizon))
         return np.asarray(rng.standard_normal((n_draws, horizon)) @ root.T)
     weights = AnalogExpert(values, season).weights(len(values) - 1)[: last + 1]
@@ -250,9 +259,7 @@ def _panel(history: pd.Series | Mapping[str, pd.Series]) -> tuple[dict[str, np.n
         index = one.index
         if not isinstance(index, pd.DatetimeIndex) or index.tz is None or len(index) < 2:
             raise SchemaError(f"{name}: needs a UTC index of at least two times. Use tz_localize('UTC').")
-        gaps = np.diff(index.asi8)
-        if (gaps != gaps[0]).any() or gaps[0] <= 0 or not np.isfinite(one.to_numpy(float)).all():
-            raise SchemaError(f"{name}: the index is not regular, or values are missing. Fill the grid first.")
+        require_whole(one, name)
     ends = {(one.index[-1], one.index[-1] - one.index[-2]) for one in series.values()}
     if len(ends) > 1:
         raise SchemaError(f"recommend: series end at {len(ends)} different times or steps. Cut them to one.")

@@ -7,9 +7,11 @@ from dataclasses import dataclass, replace
 import numpy as np
 import pandas as pd
 
-from support.errors import SchemaError
+from support.errors import SchemaError, TooShortError
+from support.forecast import ROUNDING
+from support.writing import plural
 
-__all__ = ["TICK_LEVELS", "RollingQuantiles", "observed_at"]
+__all__ = ["TICK_LEVELS", "RollingQuantiles", "observed_at", "require_whole"]
 
 TICK_LEVELS = np.array([0.005, 0.025, 0.05, 0.1, 0.25, 0.5, 0.75, 0.9, 0.95, 0.975, 0.99, 0.995])
 
@@ -31,8 +33,9 @@ class RollingQuantiles:
 
     def at(self, level: float) -> np.ndarray:
         """Quantile at `level`, (n_time, n_horizon), linear between levels. Raises SchemaError outside them."""
-        if not self.levels[0] <= level <= self.levels[-1]:
+        if not self.levels[0] - ROUNDING <= level <= self.levels[-1] + ROUNDING:
             raise SchemaError(f"{self.model}: level {level:.4f} is outside {self.levels[0]}..{self.levels[-1]}.")
+        level = min(max(level, self.levels[0]), self.levels[-1])
         if len(self.levels) == 1:
             return self.quantiles[..., 0].astype(np.float64)
         upper = max(1, int(np.searchsorted(self.levels, level)))
@@ -68,3 +71,27 @@ def observed_at(rolling: RollingQuantiles, demand: pd.Series, name: str) -> np.n
             "forecast on the index of the demand, without gaps."
         )
     return seen
+
+
+def require_whole(values: pd.Series, name: str) -> None:
+    """Raise, in the words of `name`, unless `values` (n_time,) are finite and on one regular, increasing index.
+
+    TooShortError for less than two values, SchemaError else: what has gaps must not pass for a series without any.
+
+    Example:
+        >>> require_whole(pd.Series([1.0, np.nan], index=pd.date_range("2026-01-01", periods=2, freq="1h")), "mine")
+        Traceback (most recent call last):
+        support.errors.SchemaError: mine: 1 value is missing, the first at 2026-01-01 01:00:00. Fill the grid first.
+    """
+    if len(values) < 2:
+        raise TooShortError(f"{name}: {plural(len(values), 'value')}; at least two are needed to know the step.")
+    steps = np.diff(pd.DatetimeIndex(values.index).asi8)
+    if (uneven := np.flatnonzero((steps != steps[0]) | (steps <= 0))).size:
+        raise SchemaError(
+            f"{name}: the index is not regular, its step changes after {values.index[uneven[0]]}. Fill the grid first."
+        )
+    if (absent := np.flatnonzero(~np.isfinite(values.to_numpy(float)))).size:
+        raise SchemaError(
+            f"{name}: {plural(absent.size, 'value')} {'is' if absent.size == 1 else 'are'} missing, the first at "
+            f"{values.index[absent[0]]}. Fill the grid first."
+        )

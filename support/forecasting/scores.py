@@ -12,7 +12,7 @@ import pandas as pd
 
 from support.errors import SchemaError
 from support.forecasting.metrics import coverage, coverage_of_ties, pinball, seasonal_scale
-from support.forecasting.quantile_frame import ModelForecasts, arrays_of
+from support.forecasting.quantile_frame import ModelForecasts, arrays_of, level_place, require_same_windows
 
 __all__ = ["aggregate", "loss_ratios", "relative_loss", "series_scores", "window_losses"]
 
@@ -39,9 +39,10 @@ def series_scores(
     out, their share is mape_masked). Fractions: coverage_50/90/95, the same with _ties (`coverage_of_ties`), direction (sign of the change since the cut-off;
     ties left out), peak_precision, peak_recall, peak_f1 (values above the past's 95 % quantile, found within 3 steps).
     wql (deciles), r2. NaN where a score is undefined. Raises SchemaError for a series that is not in the panel, levels
-    that are missing, or a past that repeats itself exactly or is no longer than a season.
+    that are missing, models with other windows, or a past that repeats itself exactly or is no longer than a season.
     Sources: Hyndman and Koehler (2006); Bracher et al. (2021), PLoS Computational Biology 17.
     """
+    require_same_windows(frame)
     rows = {}
     for model in frame["model"].unique():
         forecasts = arrays_of(frame, model)
@@ -54,7 +55,7 @@ def series_scores(
             except SchemaError as error:
                 raise SchemaError(f"{name}: {error} Leave the series out.") from None
             seen, quantiles = forecasts.observed[position], forecasts.quantiles[position]
-            point = quantiles[..., _place(forecasts.levels, 0.5)]
+            point = quantiles[..., level_place(forecasts.levels, 0.5)]
             rows[model, name] = (
                 _point_scores(seen, point, past, scale, season)
                 | _events(seen, point, past, last)
@@ -144,7 +145,7 @@ def window_losses(frame: pd.DataFrame) -> pd.DataFrame:
     rows: dict[tuple[str, str], np.ndarray] = {}
     for model in frame["model"].unique():
         forecasts = arrays_of(frame, model)
-        deciles = [_place(forecasts.levels, level) for level in DECILES]
+        deciles = [level_place(forecasts.levels, level) for level in DECILES]
         loss = 2 * pinball(forecasts.observed, forecasts.quantiles, forecasts.levels)[..., deciles].mean(axis=(2, 3))
         rows |= {(model, name): loss[position] for position, name in enumerate(forecasts.series)}
     table = pd.DataFrame.from_dict(rows, orient="index")
@@ -161,13 +162,6 @@ def _past(series: pd.Series, cutoffs: np.ndarray) -> tuple[np.ndarray, np.ndarra
     """Values up to the first cut-off, and the value at each cut-off (n_window,)."""
     times = pd.DatetimeIndex(cutoffs, tz="UTC")
     return series[series.index <= times.min()].to_numpy(float), series.reindex(times).to_numpy(float)
-
-
-def _place(levels: np.ndarray, level: float) -> int:
-    found = np.flatnonzero(np.isclose(levels, level))
-    if not len(found):
-        raise SchemaError(f"scores: level {level:g} is not among {levels.tolist()}. Forecast it too.")
-    return int(found[0])
 
 
 def _over(part: float, whole: float) -> float:
@@ -204,8 +198,16 @@ def _events(seen: np.ndarray, point: np.ndarray, past: np.ndarray, last: np.ndar
         "direction": _over((moved == meant)[moved != 0].sum(), (moved != 0).sum()),
         "peak_precision": precision,
         "peak_recall": recall,
-        "peak_f1": 0.0 if precision + recall == 0 else 2 * precision * recall / (precision + recall),
+        "peak_f1": _f1(precision, recall),
     }
+
+
+def _f1(precision: float, recall: float) -> float:
+    """Harmonic mean; zero for a model that calls no peak where there are some, or the other way round; else NaN."""
+    known = [0.0 if np.isnan(share) else share for share in (precision, recall)]
+    if np.isnan(precision) and np.isnan(recall):
+        return float("nan")
+    return 2 * known[0] * known[1] / sum(known) if sum(known) else 0.0
 
 
 def _near(flags: np.ndarray) -> np.ndarray:
@@ -219,14 +221,14 @@ def _quantile_scores(
     seen: np.ndarray, quantiles: np.ndarray, forecasts: ModelForecasts, scale: float
 ) -> dict[str, float]:
     levels = forecasts.levels
-    deciles = [_place(levels, level) for level in DECILES]
+    deciles = [level_place(levels, level) for level in DECILES]
     loss = 2 * pinball(seen, quantiles, levels)
     out = {
         "wql": _over(loss[..., deciles].sum(), len(deciles) * np.abs(seen).sum()),
         "sql": float(loss[..., deciles].mean() / scale),
     }
     for share in COVERED:
-        lower, upper = (quantiles[..., _place(levels, (1 + sign * share) / 2)] for sign in (-1, 1))
+        lower, upper = (quantiles[..., level_place(levels, (1 + sign * share) / 2)] for sign in (-1, 1))
         out[f"coverage_{100 * share:g}"] = coverage(seen, lower, upper)
         out[f"coverage_{100 * share:g}_ties"] = coverage_of_ties(seen, quantiles, levels, share)
         out[f"width_{100 * share:g}"] = float((upper - lower).mean() / scale)

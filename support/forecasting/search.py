@@ -96,8 +96,8 @@ def search(
             study.sampler = optuna.samplers.TPESampler(seed=entropy + _finished(study))
             _run(study, distributions, judge, began + budget_s)
         trials = _table(study)
-        if not (trials["state"] == TrialState.COMPLETE.name).any():
-            reasons = sorted(set(trials["reason"].dropna()))
+        if trials.empty or not (trials["state"] == TrialState.COMPLETE.name).any():
+            reasons = [] if trials.empty else sorted(set(trials["reason"].dropna()))
             raise BookError(f"search: no trial finished within {budget_s:g} s. Give more time. Failures: {reasons}.")
         return Searched(dict(study.best_params), float(study.best_value), trials)
 

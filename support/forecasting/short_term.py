@@ -11,7 +11,7 @@ import pandas as pd
 
 from support.errors import SchemaError, TooShortError
 from support.forecast import LEVELS, Forecast
-from support.forecasting.rolling_quantiles import TICK_LEVELS, RollingQuantiles
+from support.forecasting.rolling_quantiles import TICK_LEVELS, RollingQuantiles, require_whole
 
 __all__ = ["ShortTermModel", "fit_short_term", "roll_daily"]
 
@@ -120,13 +120,14 @@ def fit_short_term(
     (Vovk et al., 2005): errors of the last 30 % of the history, divided by a recent noise scale. With less than 4 days
     there is no profile and no yesterday, and `notes` says so. weeks: also what the same minutes did at this time of the
     week, the median of so many weeks before; None: 3 from 42 days of history on, 1 from 21, else none. Raises
-    TooShortError below 60 ticks, SchemaError for weeks below zero or without a daily profile.
+    TooShortError below 60 ticks, SchemaError for weeks below zero or without a daily profile, and for missing values.
 
     Example:
         >>> index = pd.date_range("2026-01-01", periods=600, freq="60s", tz="UTC")
         >>> fit_short_term(pd.Series(10.0, index=index, name="requests"), horizon_ticks=3).horizon_ticks
         3
     """
+    require_whole(history, "history")
     step = float((history.index[1] - history.index[0]).total_seconds())
     per_day = DAY_SECONDS / step
     fits = per_day == round(per_day) and horizon_ticks + lag_ticks <= per_day  # else yesterday reaches into the future
@@ -183,8 +184,12 @@ def roll_daily(
 ) -> RollingQuantiles:  # fmt: skip
     """Forecast every tick from `start` on, fitting anew each day on the `train_days` before it (all of it past data).
 
-    `demand` (n_time,) holds the past and the evaluated ticks. weeks, errors: as `fit_short_term`.
+    `demand` (n_time,) holds the past and the evaluated ticks. weeks, errors: as `fit_short_term`; SchemaError, too, if
+    `start` is after the last tick.
     """
+    require_whole(demand, "demand")
+    if start > demand.index[-1]:
+        raise SchemaError(f"start: {start} is after the last tick, {demand.index[-1]}; there is nothing to forecast.")
     step = float((demand.index[1] - demand.index[0]).total_seconds())
     pieces, day = [], start
     while day <= demand.index[-1]:

@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 from statsforecast.models import MSTL, AutoETS
 
-from support.errors import TooShortError
+from support.errors import SchemaError, TooShortError
 from support.forecast import LEVELS, Forecast
 
 __all__ = ["auto_ets", "mstl", "seasonal_errors", "seasonal_naive"]
@@ -33,8 +33,11 @@ def seasonal_errors(past: pd.Series, horizon: int, season: int) -> np.ndarray:
 def seasonal_naive(past: pd.Series, *, horizon: int, season: int, rng: np.random.Generator) -> Forecast:
     """The value one season ago, with the errors this rule made in the past (whole vectors, so paths are joint).
 
-    `season`, `horizon` in steps; horizon <= season. Source: Hyndman and Athanasopoulos (2021), section 5.2.
+    `season`, `horizon` in steps. Raises SchemaError for a horizon beyond the season, TooShortError as `seasonal_errors`.
+    Source: Hyndman and Athanasopoulos (2021), section 5.2.
     """
+    if horizon > season:
+        raise SchemaError(f"seasonal naive: a horizon of {horizon} steps is beyond the season of {season}.")
     errors = seasonal_errors(past, horizon, season)
     centre = np.log1p(past.to_numpy(float))[-season : len(past) - season + horizon]
     drawn = errors[rng.permutation(len(errors))[:1000]]
@@ -53,8 +56,10 @@ def auto_ets(past: pd.Series, *, horizon: int, season: int, rng: np.random.Gener
 def mstl(past: pd.Series, *, horizon: int, season: int, rng: np.random.Generator) -> Forecast:
     """Decomposition with a daily and a weekly season, trend by additive ETS, on log(1 + demand).
 
-    The weekly season is used if the past holds two weeks. Source: Bandara, Hyndman and Bergmeir (2021).
+    The weekly season is used if the past holds two weeks. Raises SchemaError for a season of one step. Source: Bandara, Hyndman and Bergmeir (2021).
     """
+    if season < 2:
+        raise SchemaError(f"mstl: a season of {season} step cannot be taken out; give at least 2.")
     seasons = [s for s in (season, 7 * season) if len(past) >= 2 * s]
     model = MSTL(season_length=seasons, trend_forecaster=AutoETS(model="AZN"))
     return _statsforecast(past, model, "MSTL", horizon, season, rng)

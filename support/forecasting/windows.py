@@ -55,7 +55,10 @@ def location_scale(inputs: np.ndarray, scaler: str = "robust") -> tuple[np.ndarr
     if scaler not in SCALERS:
         raise SchemaError(f"scaler {scaler!r}: not known. Use one of {', '.join(SCALERS)}.")
     centre, scale = SCALERS[scaler](inputs)
-    return centre, np.where(scale > 0, scale, 1.0)
+    varies = (
+        np.ptp(inputs, axis=-1, keepdims=True) > 0
+    )  # rounding alone makes the deviation of a constant row not quite 0
+    return centre, np.where(varies & (scale > 0), scale, 1.0)
 
 
 def training_windows(train: Mapping[str, np.ndarray], context: int, horizon: int, scaler: str = "robust") -> Windows:

@@ -187,7 +187,7 @@ class FoundationEnsemble:
         """A Forecast of `horizon` steps of `frequency`; `levels` hold the intervals of 50, 90 and 95 %.
 
         historical_data: values on a regular index of that frequency with a timezone, one column a series. The paths
-        have the rank dependence of past windows of the first series (`Forecast.from_quantiles`). Raises SchemaError for
+        have the rank dependence of past windows, over steps and series (`Forecast.from_quantiles`). Raises SchemaError for
         another step, a missing timezone or missing values, TooShortError for less than `horizon` + 2 values.
         """
         frame = historical_data.to_frame() if isinstance(historical_data, pd.Series) else historical_data
@@ -196,10 +196,10 @@ class FoundationEnsemble:
         step = _step_of(frame.index, frequency)
         contexts = [_checked(str(name), values) for name, values in frame.items()]
         names = tuple(str(c) for c in frame.columns) if len(contexts) > 1 else (str(frame.columns[0] or "demand"),)
-        windows = np.lib.stride_tricks.sliding_window_view(contexts[0], horizon)
-        chosen = np.unique(np.linspace(0, len(windows) - 1, MOST_TEMPLATES).astype(int))
+        windows = np.lib.stride_tricks.sliding_window_view(np.stack(contexts), horizon, axis=1)
+        chosen = np.unique(np.linspace(0, windows.shape[1] - 1, MOST_TEMPLATES).astype(int))
         return Forecast.from_quantiles(
-            self.quantiles(contexts, horizon, levels), np.asarray(levels), windows[chosen],
+            self.quantiles(contexts, horizon, levels), np.asarray(levels), windows[:, chosen],
             issued_at=frame.index[-1].tz_convert("UTC"),
             step_seconds=step.total_seconds(), unit=unit, model="foundation ensemble",
             series=names, rng=rng,

@@ -27,10 +27,6 @@ def save_net(model: NeuralForecast, folder: Path | str) -> Path:
     place = Path(folder).resolve()
     if place.exists() and (not place.is_dir() or any(place.iterdir())):
         raise SourceError(f"{place}: there is something already. Name a folder that is new or empty.")
-    place.mkdir(parents=True, exist_ok=True)
-    with ocp.StandardCheckpointer() as checkpointer:
-        for k, weights in enumerate(model.weights):
-            checkpointer.save(place / WEIGHTS.format(k), nnx.to_pure_dict(weights))
     said = {
         "format": FORMAT,
         "kind": model.kind,
@@ -41,7 +37,12 @@ def save_net(model: NeuralForecast, folder: Path | str) -> Path:
         "history": {name: values.tolist() for name, values in model.history.items()},
         "curves": [{k: v.tolist() for k, v in asdict(curve).items()} for curve in model.curves],
     }
-    (place / DESCRIPTION).write_text(json.dumps(said), encoding="utf-8")
+    text = json.dumps(said, default=lambda number: number.item())  # NumPy's numbers
+    place.mkdir(parents=True, exist_ok=True)
+    with ocp.StandardCheckpointer() as checkpointer:
+        for k, weights in enumerate(model.weights):
+            checkpointer.save(place / WEIGHTS.format(k), nnx.to_pure_dict(weights))
+    (place / DESCRIPTION).write_text(text, encoding="utf-8")
     return place
 
 
