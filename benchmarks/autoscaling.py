@@ -1,6 +1,6 @@
 """Every policy on every trace: bill, both service levels, churn, distance from the optimum, and which targets were met.
 
-Run: python -m benchmarks.autoscaling [--only TRACE ...] [--parts table slo spread speed]; writes benchmarks/results/autoscaling.json
+Run: python -m benchmarks.autoscaling [--only TRACE ...] [--parts table slo spread speed] [--families NAME ...]; writes benchmarks/results/autoscaling.json
 after every trace and keeps the traces that are not asked for; each carries the date, commit and machine of its own run.
 Each policy is fitted and tuned on the past of its trace only and judged on the days after it.
 `table`: scores with paired block-bootstrap intervals of the saving against the tuned reactive rule and against the
@@ -27,7 +27,7 @@ import numpy as np
 import pandas as pd
 
 from benchmarks import autoscaling_speed
-from benchmarks.autoscaling_slo import TARGETS_PERCENT, slo_of
+from benchmarks.autoscaling_slo import FAMILIES, TARGETS_PERCENT, slo_of
 from benchmarks.autoscaling_verdicts import RIVALS, verdicts
 from benchmarks.record import ROOT, stamp, store
 from support.autoscaling import (
@@ -261,6 +261,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--only", nargs="*", choices=list(suite()), default=list(suite()))
     parser.add_argument("--parts", nargs="*", choices=PARTS, default=list(PARTS))
+    parser.add_argument("--families", nargs="*", choices=FAMILIES, default=list(FAMILIES), help="of the part slo")
     arguments = parser.parse_args()
     path = ROOT / "benchmarks" / "results" / "autoscaling.json"
     results = json.loads(path.read_text())["results"] if path.exists() else {"traces": {}, "slo": {}}
@@ -274,8 +275,7 @@ def main() -> None:
         if "table" in arguments.parts:
             results["traces"][name] = table_of(case)
         if "slo" in arguments.parts:
-            results["slo"][name] = slo_of(case)
-            results.setdefault("slo_stamps", {})[name] = stamp()
+            results["slo"].setdefault(name, {}).update(slo_of(case, arguments.families))
         if "spread" in arguments.parts:
             results.setdefault("spread", {})[name] = spread_of(case)
         results["verdicts"] = verdicts(results["traces"])

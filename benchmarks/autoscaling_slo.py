@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
+from benchmarks.record import stamp
 from support.autoscaling import Environment, Newsvendor, Policy, Reactive, score
 from support.autoscaling.hpa_policy import KubernetesHPA
 from support.autoscaling.mpc import StochasticMPC
@@ -14,9 +15,10 @@ from support.autoscaling.mpc import StochasticMPC
 if TYPE_CHECKING:
     from benchmarks.autoscaling import Case
 
-__all__ = ["TARGETS_PERCENT", "least_surplus", "slo_of"]
+__all__ = ["FAMILIES", "TARGETS_PERCENT", "least_surplus", "slo_of"]
 
 SLO_PERCENT = 99.9
+FAMILIES = ("reactive", "kubernetes hpa", "newsvendor", "stochastic MPC", "MPC for minutes")
 TARGETS_PERCENT = tuple(range(10, 100, 5))
 FRACTILES = (0.5, 0.7, 0.8, 0.9, 0.95, 0.975, 0.99, 0.995, 0.999, 0.9995)
 DROP_FACTORS = tuple(2.0**k for k in range(-3, 8))  # the price of a drop that the plan reckons with, over the true one
@@ -66,10 +68,12 @@ def families(world: Environment) -> dict[str, Swept]:
     }
 
 
-def slo_of(case: Case) -> dict[str, Any]:
-    """By family: the front of its settings and the best that keeps the SLO (None: none does); chosen in hindsight."""
+def slo_of(case: Case, only: Sequence[str] = FAMILIES) -> dict[str, Any]:
+    """By family of `only`: the front of its settings and the best that keeps the SLO (None: none does); chosen in hindsight."""
     found = {}
     for name, family in families(case.world).items():
+        if name not in only:
+            continue
 
         def measure(knob: float, family: Swept = family) -> Point:
             policy, world = family.make(knob)
@@ -77,7 +81,7 @@ def slo_of(case: Case) -> dict[str, Any]:
             return {"knob": knob} | {key: round(float(scores[key]), 4) for key in KEPT}
 
         front, best = least_surplus(measure, family.grid, family.middle)
-        found[name] = {"front": front, "best": best}
+        found[name] = {"front": front, "best": best, "stamp": stamp()}
     return found
 
 

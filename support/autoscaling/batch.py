@@ -101,7 +101,8 @@ def prepare_batch(
     demand: (n_time,) or (n_trace, n_time), requests per tick. trace: (n_env,) the row of each environment (default: its
     own). boots: needed where boots are random. Policies: static, reactive, thresholds, target tracking, plans, and the
     forecast's mean and quantile (newsvendor), whose plans come from `forecasts`.
-    Raises SchemaError for lengths that disagree, other policies, bad demand, or billing in blocks.
+    Raises SchemaError for lengths that disagree, other policies, bad demand, forecasts fresher than the metrics, boots
+    for fewer ticks or servers, or billing in blocks.
     """
     work = np.atleast_2d(np.asarray(demand, dtype=np.float64))
     if work.shape[1] < 2 or not np.isfinite(work).all() or (work < 0).any():
@@ -127,7 +128,12 @@ def prepare_batch(
     if len({w.max_servers for w in worlds}) > 1 and any(w.boots_at_random for w in worlds):
         raise SchemaError("batch: where boots are random all environments need the same max_servers.")
 
-    rules, wanted, plan = _rules(acting, worlds, [forecasts[i % len(forecasts)] for i in range(n_env)], work.shape[1])
+    asked = [forecasts[i % len(forecasts)] for i in range(n_env)]
+    if any(f is not None and f.lag_ticks < w.metric_lag_ticks for f, w in zip(asked, worlds, strict=True)):
+        raise SchemaError("batch: a forecast sees newer data than the metrics of its environment; give it their lag.")
+    for drawn in boots:
+        drawn.require(work.shape[1], max(w.max_servers for w in worlds))
+    rules, wanted, plan = _rules(acting, worlds, asked, work.shape[1])
     prompt, pair = _prompt(work, rows, worlds)
     delays, failures = _luck(boots, work.shape[1])
     longest = max(w.boot_delay_ticks for w in worlds) if delays is None else int(delays.max())
@@ -135,8 +141,8 @@ def prepare_batch(
         longest = max(longest, *(w.boot_timeout_ticks for w in worlds))
     first = [first_servers(work[r, 0], None, w) for r, w in zip(rows, worlds, strict=True)]
     if initial_servers is not None:
-        asked = np.broadcast_to(initial_servers, (n_env,))
-        first = [first_servers(0.0, int(n), w) for n, w in zip(asked, worlds, strict=True)]
+        sizes_asked = np.broadcast_to(initial_servers, (n_env,))
+        first = [first_servers(0.0, int(n), w) for n, w in zip(sizes_asked, worlds, strict=True)]
     own = len(work) == n_env and trace is None
     shape = Shape(
         tuple(k for i, k in enumerate(KINDS) if (rules.kind == i).any()), n_env,

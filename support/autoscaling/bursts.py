@@ -95,7 +95,8 @@ def with_bursts(rolling: RollingQuantiles, model: BurstModel, *, demand: pd.Seri
     a burst in the past the quantiles stay as they are. The forecast's own tail may hold past bursts already: the
     mixture errs on the side of too much. Added levels lie on an exponential tail through the two highest; what lies
     beyond the outermost levels sits at the outermost quantiles. The mixture's quantiles are exact for distribution
-    functions linear between quantiles. Raises SchemaError if the ticks differ or the model is of another tick.
+    functions linear between quantiles. Raises SchemaError if the ticks differ, the model is of
+    another tick, or the forecast has one level.
 
     Example:
         >>> minutes = pd.date_range("2026-01-01", periods=2, freq="60s", tz="UTC")
@@ -167,6 +168,10 @@ def _in_progress(work: np.ndarray, rolling: RollingQuantiles, level: float) -> t
 
 def _extended(rolling: RollingQuantiles) -> tuple[np.ndarray, np.ndarray]:
     """Levels and quantiles, in order, with the upper levels added on an exponential tail through the two highest."""
+    if len(rolling.levels) < 2:
+        raise SchemaError(
+            f"bursts: {rolling.model} has the level {rolling.levels[0]:g} only; two are needed for a tail."
+        )
     levels, quantiles = rolling.levels, np.sort(np.asarray(rolling.quantiles, dtype=np.float64), axis=-1)
     added = np.array([u for u in UPPER_LEVELS if u > levels[-1]])
     tail = quantiles[..., -1:] + tail_scale(quantiles, levels)[..., None] * np.log((1 - levels[-1]) / (1 - added))

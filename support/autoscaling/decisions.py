@@ -48,7 +48,8 @@ def decide(
 ) -> Decision:
     """The fleet size with the least expected cost on the forecast's paths, beside doing nothing.
 
-    price_bad_tick_usd: what a tick with a drop is worth beyond the bill, for who promises minutes.
+    price_bad_tick_usd: what a tick with a drop is worth beyond the bill, for who promises minutes. Bounds and quota of
+    the environment hold; a step limit may make several changes of this one decision.
     Raises SchemaError if the forecast is shorter than the boot delay or has another step than the environment, or the
     price is negative.
 
@@ -66,10 +67,9 @@ def decide(
         raise SchemaError("decide: the forecast must have the environment's tick and reach beyond the boot delay.")
     if not 0 <= price_bad_tick_usd < np.inf:
         raise SchemaError(f"decide: price_bad_tick_usd is {price_bad_tick_usd:g}; it must be 0 or more.")
-    most = int(servers_for(forecast.paths.max(), environment))
-    candidates = np.unique(
-        np.clip(np.r_[servers_now, np.arange(0, most + 2)], environment.min_servers, environment.max_servers)
-    )
+    limit = min(environment.max_servers, environment.quota_servers or environment.max_servers)
+    most = min(int(servers_for(forecast.paths.max(), environment)), limit)
+    candidates = np.unique(np.clip(np.r_[servers_now, np.arange(0, most + 2)], environment.min_servers, limit))
     table = expected_costs(
         forecast, environment, servers_now, np.union1d(candidates, [servers_now]), price_bad_tick_usd=price_bad_tick_usd
     )

@@ -54,7 +54,7 @@ def _decide(shape: Shape, world: World, rules: Rules, state: State, total: Any, 
             ratio = _whole(servers * used / rules.target)
             settled = (below >= rules.in_points) & (total == state.active)  # nothing boots
             fewer = jnp.where(settled, jnp.minimum(total, ratio), total)
-            desired = jnp.where(above >= rules.out_points, jnp.maximum(total, ratio), fewer)
+            desired = jnp.where(above >= rules.out_points, jnp.maximum(total, jnp.maximum(ratio, 1)), fewer)
         answers.append(desired)
     desired = answers[0]
     for kind, answer in zip(shape.kinds[1:], answers[1:], strict=True):

@@ -6,6 +6,7 @@ import json
 import math
 from dataclasses import asdict, dataclass, fields
 
+import numpy as np
 import pandas as pd
 
 from support.errors import SchemaError
@@ -16,7 +17,7 @@ OPTIONAL = ("max_step_up", "max_step_down", "quota_servers", "queue_patience_tic
 WHOLE = ("min_servers", "max_servers", "max_step_up", "max_step_down", "quota_servers")  # besides all `_ticks`
 POSITIVE = (
     "tick_seconds", "service_rate_rps", "max_step_up", "max_step_down", "boot_timeout_ticks", "control_every_ticks",
-    "billing_block_ticks",
+    "billing_block_ticks", "quota_servers",
 )  # fmt: skip
 
 
@@ -74,10 +75,16 @@ class Environment:
             if value is None and item.name in OPTIONAL:
                 continue
             whole = item.name.endswith("_ticks") or item.name in WHOLE
-            if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+            if (
+                isinstance(value, bool)
+                or not isinstance(value, int | float | np.integer | np.floating)
+                or not math.isfinite(value)
+            ):
                 raise SchemaError(f"environment: {item.name} is {value!r}, it must be a finite number.")
-            if whole and value != int(value):
+            if whole and float(value) != int(value):
                 raise SchemaError(f"environment: {item.name} is {value!r}, it must be whole.")
+            if whole:
+                object.__setattr__(self, item.name, int(value))  # 5.0 and NumPy's 5 count as 5
             if value < 0 or (value == 0 and item.name in POSITIVE):
                 raise SchemaError(
                     f"environment: {item.name} is {value!r}, it must be {'positive' if value == 0 else 'at least 0'}."
@@ -239,9 +246,14 @@ class Decision:
         """Read what `to_json` wrote; raises SchemaError if it is something else."""
         try:
             values = json.loads(text)
-            values.pop("action")
-            return cls(**values | {k: pd.Timestamp(values[k]) for k in ("decided_at", "effective_by")})
+            action = values.pop("action")
+            read = cls(**values | {k: pd.Timestamp(values[k]) for k in ("decided_at", "effective_by")})
         except (ValueError, KeyError, TypeError, AttributeError) as error:
             if isinstance(error, SchemaError):
                 raise
             raise SchemaError(f"decision: this is no decision.json ({error}).") from None
+        if action != read.action:
+            raise SchemaError(
+                f"decision: it says {action!r}, but {read.servers_now} -> {read.servers} is {read.action!r}."
+            )
+        return read

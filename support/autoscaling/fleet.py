@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from support.autoscaling.environment import Environment
+from support.errors import SchemaError
 
 __all__ = ["BootDraws", "Fleet", "Order"]
 
@@ -50,6 +51,14 @@ class BootDraws:
             failed = rng.random((n_time, environment.max_servers)) < environment.boot_failure_prob
             np.cumsum(failed, axis=1, out=failures[:, 1:])
         return cls(delays, failures)
+
+    def require(self, n_time: int, max_servers: int) -> None:
+        """Raise SchemaError if they were drawn for fewer ticks or servers than a run has."""
+        if len(self.delays) < n_time or self.failures.shape[1] <= max_servers:
+            raise SchemaError(
+                f"boots are drawn for {len(self.delays)} ticks and {self.failures.shape[1] - 1} servers, fewer ticks or "
+                f"servers than the run's {n_time} and {max_servers}."
+            )
 
     def order(self, tick: int, count: int) -> tuple[int, int]:
         """(delay in ticks, servers that never arrive) of an order of `count` servers at `tick`."""

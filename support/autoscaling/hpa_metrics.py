@@ -239,6 +239,10 @@ def _measured(reading: MetricReading, what: str, api: str, container: str | None
         raise SourceError(f"unable to get {what}: {reading.error or f'no metrics returned from {api} metrics API'}")
     found = {}
     for item in reading.pod_metrics:
+        if container is not None and item.containers_milli is not None and container not in item.containers_milli:
+            raise SourceError(
+                f"unable to get {what}: failed to get container metrics: container {container} not present in metrics for pod {item.pod}"
+            )
         value = item.value(container)
         if value is not None:
             found[item.pod] = item if item.value_milli == value else replace(item, value_milli=value)

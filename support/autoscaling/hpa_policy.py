@@ -45,7 +45,8 @@ def run_passes(
 ) -> tuple[int, PassMemory, str]:  # fmt: skip
     """(servers wanted, memory, reason): the passes until the policy acts again, or until one changes nothing.
 
-    An interval longer than the sync period holds several passes on the same readings. pods: those there are at a total.
+    An interval longer than the sync period holds several passes on the same readings, but no more once servers go: what
+    the larger fleet was measured at says nothing of the smaller one. pods: those there are at a total.
     """
     state, wanted, reason = memory.seen(total, spec.behavior), total, ""
     first = state
@@ -55,7 +56,10 @@ def run_passes(
         state, reason = result.state, reason or result.reason
         if not result.rescale:
             break
+        fewer = result.desired_replicas < wanted
         wanted, reason = result.desired_replicas, result.reason
+        if fewer:
+            break
     plain = replace(state, scale_up_events=first.scale_up_events, scale_down_events=first.scale_down_events)
     return wanted, PassMemory(state, plain, total, wanted, now), reason
 
@@ -105,6 +109,8 @@ class KubernetesHPA:
         """One tick: what the metrics API shows, then the passes of the controller."""
         world, now = state.world, seen.tick * state.world.tick_seconds
         total = seen.active + seen.booting
+        if total == 0 < state.spec.min_replicas:  # nobody set it to zero to switch scaling off
+            return state, state.spec.min_replicas, "below the minimum"
         cohorts = _aged(state.cohorts, seen.active, now - world.tick_seconds)
         state = replace(state, cohorts=cohorts)
         if not due(state.passes.at_seconds, now, self.controller.sync_period_seconds):

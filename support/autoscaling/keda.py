@@ -126,6 +126,11 @@ class KedaQueue:
     def prepare(self, environment: Environment, forecast: RollingQuantiles | None) -> _Memory:
         """State before the first tick: the autoscaler that KEDA makes, with an External metric and at least one pod."""
         spec = self._spec(environment)
+        if spec.min_replica_count == 0 and environment.queue_limit == 0:
+            raise SchemaError(
+                f"{self.name}: without a queue nothing can wake it from zero. Give the environment a queue_limit, or a "
+                "min_replica_count (min_servers) of 1."
+            )
         metric = MetricSpec("External", "queue", average_value_milli=max(round(1000 * spec.queue_length), 1))
         low, high = max(spec.min_replica_count, 1), max(spec.max_replica_count, 1)
         return _Memory(environment, HpaSpec(high, (metric,), low, spec.behavior))
@@ -147,7 +152,7 @@ class KedaQueue:
             return state, 0, "zero replicas, and the queue is not active"
         if not due(state.passes.at_seconds, now, self.controller.sync_period_seconds):
             return state, total, "between two syncs"
-        reading = MetricReading(values_milli=(math.ceil(1000 * messages),))
+        reading = MetricReading(values_milli=(int(1000 * messages),))  # GenerateMetricInMili truncates, too
         wanted, passes, reason = run_passes(
             state.hpa,
             self.controller,

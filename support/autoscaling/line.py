@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -69,6 +69,11 @@ def split(
             raise SchemaError(
                 f"test_start: {test_start} leaves {first} ticks before and {len(demand) - first} after it; choose another day."
             )
+        if first < n_train or first + n_test > len(demand):
+            past, later = min(first, n_train) / per_day, min(len(demand) - first, n_test) / per_day
+            notes = (
+                f"the data hold {past:.1f} days of the {train_days:g} before {test_start} and {later:.1f} of the {test_days:g} after it",
+            )
     else:
         if n_train + n_test > len(demand):
             n_test = min(n_test, len(demand) // 3)
@@ -90,7 +95,8 @@ def split(
 def tune_reactive(train: pd.Series, environment: Environment, *, days: float = 7.0) -> float:
     """Target utilisation (fraction) with the least cost on the last `days` of the past; no later data are used."""
     recent = train.iloc[-max(2, round(days * 86_400 / environment.tick_seconds)) :]
-    costs = [simulate(recent, Reactive(target), environment).cost_usd for target in TARGETS]
+    steady = replace(environment, boot_delay_sigma=0.0, boot_failure_prob=0.0)  # random boots take their mean delay
+    costs = [simulate(recent, Reactive(target), steady).cost_usd for target in TARGETS]
     return TARGETS[int(np.argmin(costs))]
 
 

@@ -99,7 +99,12 @@ class Newsvendor:
     def prepare(self, environment: Environment, forecast: RollingQuantiles | None) -> tuple[np.ndarray, str]:
         """Servers wanted at each row, from that row's forecast alone, and the reason."""
         ahead = forecast_ahead(environment, forecast, self.name)
-        level = known_level(ahead, environment.critical_fractile if self.fractile is None else self.fractile)
+        if self.fractile is not None and not 0 < self.fractile < 1:
+            raise SchemaError(f"{self.name}: fractile is {self.fractile}, it must lie in (0, 1).")
+        wanted = environment.critical_fractile if self.fractile is None else self.fractile
+        if wanted <= 0:
+            return np.zeros(len(ahead.mean), dtype=int), "a server costs more than it can save"
+        level = known_level(ahead, wanted)
         most = ahead.at(level)[:, : environment.boot_delay_ticks + 1].max(axis=1)
         return servers_for(most, environment), f"{100 * level:.1f} % quantile of demand until a new server helps"
 

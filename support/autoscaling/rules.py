@@ -126,7 +126,8 @@ class PausedThresholds:
 class LargestOf:
     """Several `policies` at once: of those that ask for a change the one that leaves most servers counts.
 
-    A policy that asks for no change blocks nobody, so that one may go in before another is ready to. Source: Amazon EC2
+    A policy that asks for no change blocks nobody, so that one may go in before another is ready to; but of those that
+    track a target all must be ready to go in before one does. Source: Amazon EC2
     and Application Auto Scaling user guides, multiple scaling policies in force at the same time.
     """
 
@@ -144,7 +145,13 @@ class LargestOf:
         total = seen.active + seen.booting
         answers = [policy.act(own, seen) for policy, own in zip(self.policies, state, strict=True)]
         after = tuple(answer[0] for answer in answers)
-        asking = [(answer[1], -i) for i, answer in enumerate(answers) if answer[1] != total]
+        tracking = [isinstance(policy, TargetTracking) for policy in self.policies]
+        waits = any(answer[1] >= total for answer, tracks in zip(answers, tracking, strict=True) if tracks)
+        asking = [
+            (answer[1], -i)
+            for i, answer in enumerate(answers)
+            if answer[1] != total and not (waits and tracking[i] and answer[1] < total)
+        ]
         if not asking:
             return after, total, "; ".join(f"{p.name}: {a[2]}" for p, a in zip(self.policies, answers, strict=True))
         desired, order = max(asking)
@@ -214,7 +221,7 @@ class StepScaling:
 class TargetTracking:
     """Keep the utilisation near `target` (fraction): out after `out_points` ticks above it, in after `in_points` below.
 
-    Below means under `in_share` of the target. Out: servers * utilisation / target, never fewer than there are; in: the
+    Below means under `in_share` of the target. Out: servers * utilisation / target, never fewer than there are, and at least one, so that it wakes from zero; in: the
     same ratio, never more, and only while no server boots. Both round up: rather one too many added, one too few
     removed. Source: Amazon EC2 Auto Scaling user guide, target tracking; the alarms it makes have 3 one-minute
     datapoints out and 15 in, and a lower threshold of 0.9 of the target for containers, 0.7 for groups of instances.
@@ -242,7 +249,7 @@ class TargetTracking:
             return None, total, "no alarm"
         ratio = math.ceil(int(seen.servers[-1]) * float(used[-1]) / self.target - HAIR)
         if above:
-            return None, max(total, ratio), f"{plural(self.out_points, 'tick')} above {100 * self.target:.0f} %"
+            return None, max(total, ratio, 1), f"{plural(self.out_points, 'tick')} above {100 * self.target:.0f} %"
         reason = f"{plural(self.in_points, 'tick')} below {100 * self.in_share * self.target:.0f} %"
         if seen.booting:
             return None, total, f"{reason}, but {plural(seen.booting, 'server')} yet to boot"

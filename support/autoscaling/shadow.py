@@ -10,6 +10,8 @@ import numpy as np
 import pandas as pd
 
 from support.autoscaling.environment import Environment
+from support.autoscaling.oracle import Schedule
+from support.autoscaling.rules import Plan
 from support.autoscaling.simulate import Observation, Policy, simulate
 from support.errors import SchemaError
 from support.forecasting import RollingQuantiles
@@ -29,7 +31,7 @@ class ShadowLeader:
     computed exactly: `simulate` replays each day for each candidate, from the servers that carry the day's first tick;
     with a queue the work that came is replayed just so. Random boots are replayed with their mean delay and without
     failures. A change of leader costs what the present fleet costs to change. Raises SchemaError for less than two
-    candidates or less than a day of memory. Source: follow the leader over a sliding window of Kalai and Vempala (2005).
+    candidates, less than a day of memory, or plans by tick. Source: follow the leader over a sliding window of Kalai and Vempala (2005).
 
     Example:
         >>> from support.autoscaling.policies import Static
@@ -46,6 +48,11 @@ class ShadowLeader:
         if len(self.candidates) < 2 or self.memory_days < 1:
             raise SchemaError(
                 f"{self.name}: {len(self.candidates)} candidates and {self.memory_days} days; at least 2 and 1 are needed."
+            )
+        if fixed := [c.name for c in self.candidates if isinstance(c, Plan | Schedule)]:
+            raise SchemaError(
+                f"{self.name}: {', '.join(fixed)} counts ticks from the start, so a replayed day would begin with its "
+                "first. Give rules that see demand or a forecast."
             )
 
     def prepare(self, environment: Environment, forecast: RollingQuantiles | None) -> _Shadow:

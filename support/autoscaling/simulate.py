@@ -220,6 +220,11 @@ def _check(
 ) -> None:
     if len(work) < 2 or not np.isfinite(work).all() or (work < 0).any():
         raise SchemaError("simulate: demand needs at least two ticks, all finite and not negative.")
+    steps = np.diff(demand.index.asi8)
+    if (uneven := np.flatnonzero(steps != steps[0])).size:
+        raise SchemaError(
+            f"simulate: the step of the demand changes after {demand.index[uneven[0]]}. Fill the grid first."
+        )
     tick = (demand.index[1] - demand.index[0]).total_seconds()
     if abs(tick - environment.tick_seconds) > 1e-6:
         raise SchemaError(
@@ -235,8 +240,8 @@ def _check(
     if environment.boots_at_random and rng is None and boots is None:
         field_name = "boot_delay_sigma" if environment.boot_delay_sigma else "boot_failure_prob"
         raise SchemaError(f"simulate: {field_name} is positive, so give rng= or boots=.")
-    if boots is not None and (len(boots.delays) < len(work) or boots.failures.shape[1] <= environment.max_servers):
-        raise SchemaError("simulate: boots are drawn for fewer ticks or servers than the run has.")
+    if boots is not None:
+        boots.require(len(work), environment.max_servers)
 
 
 def _bill(

@@ -10,7 +10,7 @@ from support.errors import SchemaError
 
 __all__ = ["expected_stage_costs", "shortage_probabilities", "spread_regret", "tail_scale"]
 
-DRAWS = 400  # equally likely values of a tick
+STEPS = 400  # between the outermost levels, in which a tick's bill is summed
 
 
 def expected_stage_costs(
@@ -90,14 +90,16 @@ def spread_regret(quantiles: np.ndarray, levels: np.ndarray, environment: Enviro
     least, useful = environment.min_servers, min(most, int(np.ceil(quantiles.max() / mu)))
     sizes = np.arange(least, max(least, useful) + 1)
     paid = expected_stage_costs(quantiles, environment, sizes, levels=levels).min(axis=1).sum()
-    at = (np.arange(DRAWS) + 0.5) / DRAWS
+    knots = np.union1d(np.linspace(levels[0], levels[-1], STEPS + 1), levels)
+    at = np.r_[levels[0], (knots[1:] + knots[:-1]) / 2, levels[-1]]
+    share = np.r_[levels[0], np.diff(knots), 1 - levels[-1]]  # of the probability, the outer ones as in the stage costs
     drawn = np.stack([np.interp(at, levels, row) for row in np.asarray(quantiles, dtype=np.float64)])
     bills = []
     for size in (np.floor(drawn / mu), np.ceil(drawn / mu)):  # one of the two is the best for a known demand
         fleet = size.clip(least, most)
         short = np.maximum(drawn - fleet * mu, 0.0)
         bills.append(environment.price_server_tick_usd * fleet + environment.price_drop_usd * short)
-    known = np.minimum(*bills).mean(axis=1).sum()
+    known = (np.minimum(*bills) @ share).sum()
     return float(paid / known - 1) if known > 0 else float(np.inf if paid > 0 else 0.0)
 
 
@@ -135,7 +137,7 @@ def _shortage(levels: np.ndarray, quantiles: np.ndarray, scale: np.ndarray, capa
             above = np.searchsorted(row, able, side="right")  # the first quantile above the capacity
             if above == n_level:
                 beyond = able - row[-1]
-                rest = np.exp(-beyond / scale[stage]) if scale[stage] > 0 else (1.0 if beyond == 0 else 0.0)
+                rest = np.exp(-beyond / scale[stage]) if scale[stage] > 0 else 0.0  # a point mass at the highest
                 out[stage, size] = (1.0 - levels[-1]) * rest
             elif above > 0:
                 share = (able - row[above - 1]) / (row[above] - row[above - 1])

@@ -141,7 +141,7 @@ def target_reach(traces: Traces, *, target_frac: float = 0.999) -> pd.Series:
 def recorded_when(record: Mapping[str, Any], part: str = "traces") -> str:
     """When and at which commits the traces of `record` were measured, in words; what carries no date is said to.
 
-    part: "traces" (the policy table, its stamps are in the rows) or "slo" (its stamps are in slo_stamps).
+    part: "traces" (the policy table, one stamp a trace) or "slo" (one stamp a family of policies on a trace).
 
     Example:
         >>> traces = {"s": {"stamp": {"date": "2026-11-22", "commit": "abcdef123456"}}, "t": {}}
@@ -149,8 +149,10 @@ def recorded_when(record: Mapping[str, Any], part: str = "traces") -> str:
         recorded 2026-11-22, commit abcdef123; 1 of 2 traces carries no date of its own, the file was last written
         2026-11-23, commit 012345678
     """
-    rows, apart = record["results"][part], record["results"].get("slo_stamps", {})
-    found = [apart.get(name) if part == "slo" else row.get("stamp") for name, row in rows.items()]
+    rows = list(record["results"][part].values())
+    if part == "slo":
+        rows = [family for trace in rows for family in trace.values()]
+    found = [row.get("stamp") for row in rows]
     stamps = [stamp for stamp in found if stamp]
     said = []
     if stamps:
@@ -161,7 +163,7 @@ def recorded_when(record: Mapping[str, Any], part: str = "traces") -> str:
     if without := len(found) - len(stamps):
         carry = "carries no date of its own" if without == 1 else "carry no date of their own"
         said.append(
-            f"{without} of {len(found)} traces {carry}, the file was last written {str(record['date'])[:10]}, "
+            f"{without} of {len(found)} {'rows' if part == 'slo' else 'traces'} {carry}, the file was last written {str(record['date'])[:10]}, "
             f"commit {str(record['commit'])[:9]}"
         )
     return "; ".join(said)

@@ -201,3 +201,10 @@ def test_a_longer_demand_is_cut_to_the_forecast():
     assert fit_bursts(work, forecast).factors == pytest.approx([3.0])
     mixed = with_bursts(forecast, model_of(), demand=work)
     assert mixed.mean[21, 0] > mixed.mean[20, 0] == mixed.mean[22, 0]
+
+
+def test_one_level_has_no_tail():
+    times = pd.date_range("2026-01-01", periods=3, freq="60s", tz="UTC")
+    one = RollingQuantiles(times, np.array([0.5]), np.ones((3, 1, 1)), np.ones((3, 1)), "one", 0)
+    with pytest.raises(SchemaError, match="two are needed"):
+        with_bursts(one, BurstModel(1.0, np.array([2.0]), np.array([1]), np.array([False]), 0.995, 60.0))

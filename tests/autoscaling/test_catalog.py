@@ -102,3 +102,9 @@ def test_the_static_fleet_carries_the_busy_past_and_the_queue_scaler_leaves_slac
 def test_alarms_last_as_long_whatever_the_tick(tick, out, in_):
     policy = build_policy("target tracking", Environment(tick_seconds=tick, service_rate_rps=1.0), demand())
     assert (policy.out_points, policy.in_points) == (out, in_)
+
+
+def test_rules_that_are_tuned_can_be_built_for_random_boots():
+    past = pd.Series(150.0, index=pd.date_range("2026-01-01", periods=3000, freq="60s", tz="UTC"))
+    luck = Environment(tick_seconds=60, service_rate_rps=1.0, boot_delay_ticks=3, boot_delay_sigma=0.5)
+    assert build_policy("reactive tuned", luck, past).target_utilization == 0.85  # the lowest that needs three

@@ -117,3 +117,10 @@ def test_refusals():
         decide(forecast_of(np.ones((5, 1))), WORLD, 1)
     with pytest.raises(SchemaError, match="price_bad_tick_usd is -1"):
         decide(forecast_of(np.ones((5, 30))), WORLD, 1, price_bad_tick_usd=-1.0)
+
+
+def test_the_quota_holds_and_a_runaway_path_costs_no_memory():
+    at = pd.Timestamp("2026-01-01", tz="UTC")
+    flat = Forecast.from_paths(np.full((1, 10, 30), 6e9), issued_at=at, step_seconds=60, unit="requests", model="flat")
+    world = Environment(tick_seconds=60, service_rate_rps=1.0, price_drop_usd=0.01, boot_delay_ticks=1, quota_servers=4)
+    assert decide(flat, world, 3).servers == 4

@@ -1,5 +1,7 @@
 """The compiled engine against the readable simulator, to the last bit, on random worlds; causality of both."""
 
+from dataclasses import replace
+
 import jax
 import numpy as np
 import pandas as pd
@@ -193,3 +195,17 @@ def test_what_the_engine_refuses(changes, message):
     policies = [Other() if p == "other" else p for p in made["policies"]]
     with pytest.raises(SchemaError, match=message):
         prepare_batch(np.array(made["demand"]), policies, worlds)
+
+
+def test_the_batch_refuses_what_simulate_refuses():
+    world = Environment(tick_seconds=60, service_rate_rps=1.0, metric_lag_ticks=3, max_servers=5)
+    times = pd.date_range("2026-01-01", periods=50, freq="60s", tz="UTC")
+    fresh = RollingQuantiles(times, np.array([0.5]), np.ones((50, 1, 1)), np.ones((50, 1)), "fresh", 0)
+    with pytest.raises(SchemaError, match="newer data"):
+        prepare_batch(np.ones(50), [ForecastMean()], [world], forecasts=[fresh])
+    risky = replace(world, boot_failure_prob=0.5)
+    few = BootDraws.draw(replace(risky, max_servers=4), 50, rng=np.random.default_rng(1))
+    short = BootDraws.draw(risky, 20, rng=np.random.default_rng(1))
+    for boots in (few, short):
+        with pytest.raises(SchemaError, match="fewer ticks or servers"):
+            prepare_batch(np.ones(50), [Static(5)], [risky], boots=[boots])

@@ -131,3 +131,20 @@ def test_decision_refusals(changed):
 def test_what_is_no_decision(text):
     with pytest.raises(SchemaError, match="no decision"):
         Decision.from_json(text)
+
+
+def test_whole_numbers_of_any_kind_count_and_a_quota_of_none_is_none():
+    world = Environment(
+        tick_seconds=60.0, service_rate_rps=np.float64(1.0), boot_delay_ticks=np.int64(5), max_servers=7.0
+    )
+    assert (type(world.boot_delay_ticks), world.max_servers) == (int, 7)
+    with pytest.raises(SchemaError, match="quota_servers is 0, it must be positive"):
+        Environment(tick_seconds=60.0, service_rate_rps=1.0, min_servers=0, quota_servers=0)
+
+
+def test_a_decision_whose_action_and_numbers_disagree_is_refused():
+    at = pd.Timestamp("2026-01-01", tz="UTC")
+    text = Decision(2, 3, at, at, "because", 1.0, 2.0, 0.1, 0.2, 60.0).to_json()
+    assert Decision.from_json(text).action == "scale up"
+    with pytest.raises(SchemaError, match="scale down"):
+        Decision.from_json(text.replace("scale up", "scale down"))

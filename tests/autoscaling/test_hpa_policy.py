@@ -1,6 +1,7 @@
 """The Kubernetes autoscaler and KEDA as policies: what they decide, by hand, and what they must never do."""
 
 import itertools
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
@@ -294,3 +295,30 @@ def test_jobs_started_never_pass_the_maximum_of_strategies_that_promise_it(strat
     assert 0 <= started <= max(20, least)
     if strategy in ("accurate", "eager") and running >= least:
         assert started == 0 or started + running - least <= 20
+
+
+@pytest.mark.parametrize("tick_seconds", [15.0, 60.0, 120.0])
+def test_a_fleet_that_shrinks_is_measured_anew_before_it_shrinks_further(tick_seconds):
+    world = Environment(tick_seconds=tick_seconds, service_rate_rps=1.0, boot_delay_ticks=0, max_servers=200)
+    index = pd.date_range("2026-01-01", periods=40, freq=f"{tick_seconds:g}s", tz="UTC")
+    at_once = Behavior(scale_down=ScalingRules(stabilization_window_seconds=0))
+    load = pd.Series(35 * world.capacity_per_tick, index=index)
+    run = simulate(load, KubernetesHPA(70, at_once), world, initial_servers=100)
+    assert run.ticks["servers"].iloc[3:].eq(50).all() and run.ticks["dropped"].sum() == 0
+
+
+def test_it_does_not_stay_at_zero_where_it_only_began_there():
+    world = Environment(tick_seconds=60, service_rate_rps=1.0, boot_delay_ticks=1, min_servers=0, max_servers=20)
+    index = pd.date_range("2026-01-01", periods=100, freq="60s", tz="UTC")
+    run = simulate(pd.Series(np.r_[np.zeros(20), np.full(80, 300.0)], index=index), KubernetesHPA(), world)
+    assert run.ticks["servers"].iloc[-1] >= 5
+
+
+def test_a_queue_scaler_needs_a_queue_to_wake_from_zero_and_buys_nothing_for_a_rounding():
+    index = pd.date_range("2026-01-01", periods=40, freq="60s", tz="UTC")
+    world = Environment(tick_seconds=60, service_rate_rps=0.07, boot_delay_ticks=0, max_servers=20)
+    work = pd.Series(3 * world.capacity_per_tick, index=index)
+    assert work.iloc[0] > 12.6
+    assert simulate(work, KedaQueue(), world, initial_servers=10).ticks["servers"].iloc[-1] == 3
+    with pytest.raises(SchemaError, match="queue_limit"):
+        simulate(work, KedaQueue(), replace(world, min_servers=0))

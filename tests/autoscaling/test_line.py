@@ -42,7 +42,10 @@ def test_split_never_overlaps(n, step, train, test, at):
         assert unseen.index[0].isoformat() == start
     else:
         assert unseen.index[-1] == index[-1]
-    if notes:
+    wanted, asked = round(train * 86_400 / step), round(test * 86_400 / step)
+    if start:
+        assert bool(notes) == (len(past) < wanted or len(unseen) < asked)
+    elif notes:
         assert "days of data" in notes[0] and len(unseen) <= n // 3
 
 

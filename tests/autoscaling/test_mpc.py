@@ -156,7 +156,19 @@ def test_chances_of_a_shortage_are_those_of_an_exponential_demand():
 def test_chances_of_a_shortage_where_quantiles_are_equal():
     tied = np.array([[3.0, 3.0, 5.0, 5.0, 5.0]])
     chance = shortage_probabilities(tied, np.array([0.1, 0.4, 0.8, 0.9, 0.99]), np.array([2.9, 3.0, 4.0, 5.0, 6.0]))
-    assert chance[0] == pytest.approx([1.0, 0.6, 0.4, 0.01, 0.0])
+    assert chance[0] == pytest.approx([1.0, 0.6, 0.4, 0.0, 0.0])
+
+
+def test_a_sure_demand_needs_no_second_server():
+    world = Environment(tick_seconds=60, service_rate_rps=1.0, boot_delay_ticks=1, price_drop_usd=0.01)
+    levels = np.array([0.5, 0.9, 0.99])
+    assert shortage_probabilities(np.full((1, 3), 60.0), levels, np.array([60.0, 59.9])).tolist() == [[0.0, 1.0]]
+    times = pd.date_range("2026-01-01", periods=5, freq="60s", tz="UTC")
+    sure = RollingQuantiles(times, levels, np.full((5, 2, 3), 60.0), np.full((5, 2), 60.0), "sure", 0)
+    run = simulate(
+        pd.Series(60.0, index=times), StochasticMPC(price_bad_tick_usd=1.0), world, forecast=sure, initial_servers=2
+    )
+    assert run.ticks["servers"].iloc[-1] == 1
 
 
 def seen_at(tick, row_world, *, active, demand):
@@ -355,3 +367,16 @@ def test_a_fleet_that_failed_to_boot_is_brought_back_to_the_minimum():
     for active, booting in ((0, 0), (1, 1), (3, 0)):
         seen = Observation(2, 2, active, booting, 0, *np.zeros((3, 2)), pipeline=((1, booting),) if booting else ())
         assert policy.act(policy.prepare(world, forecast), seen)[1] == 3
+
+
+def test_the_announced_regret_sees_what_lies_at_the_highest_level():
+    world = Environment(
+        tick_seconds=1, service_rate_rps=1, price_server_hour_usd=3600.0, price_drop_usd=60.0, min_servers=0,
+        max_servers=10**6,
+    )  # fmt: skip
+    levels, row = np.array([0.5, 0.9, 0.999, 0.9995]), np.array([0.0, 0.0, 0.0, 1000.0])
+    # a demand above 0 with probability 0.001: half of it on the line from 0 to 1000, half at 1000
+    known = 0.0005 * 500 + 0.0005 * 1000
+    sizes = np.arange(1001)
+    short = 0.0005 * (1000 - sizes) ** 2 / 2000 + 0.0005 * (1000 - sizes)
+    assert spread_regret(row[None], levels, world) == pytest.approx((sizes + 60 * short).min() / known - 1, rel=1e-3)

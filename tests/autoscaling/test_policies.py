@@ -158,3 +158,20 @@ def test_no_policy_beats_every_action_sequence(delay):
             Newsvendor(0.3),
         ):
             assert simulate(series, policy, world, forecast=rolling, initial_servers=1).cost_usd >= best - 1e-12
+
+
+def test_the_newsvendor_buys_nothing_where_nothing_pays():
+    times = pd.date_range("2026-01-01", periods=20, freq="60s", tz="UTC")
+    ahead = RollingQuantiles(
+        times, np.array([0.1, 0.9]), np.full((20, 1, 2), 150.0), np.full((20, 1), 150.0), "flat", 0
+    )
+    free = Environment(tick_seconds=60, service_rate_rps=1.0, price_drop_usd=0.0, min_servers=0, boot_delay_ticks=0)
+    assert (
+        simulate(pd.Series(150.0, index=times), Newsvendor(), free, forecast=ahead)
+        .ticks["servers"]
+        .iloc[1:]
+        .eq(0)
+        .all()
+    )
+    with pytest.raises(SchemaError, match=r"fractile is 2.0"):
+        Newsvendor(2.0).prepare(free, ahead)

@@ -11,6 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from support.autoscaling import Environment, Observation, simulate
+from support.autoscaling.batch import prepare_batch, run_batch
 from support.autoscaling.catalog import build_policy
 from support.autoscaling.rules import LargestOf, PausedThresholds, StepScaling, TargetTracking, step_change
 from support.errors import SchemaError
@@ -256,3 +257,24 @@ def test_what_paused_thresholds_refuse(changes):
 def test_what_step_scaling_refuses(changes, message):
     with pytest.raises(SchemaError, match=message):
         StepScaling(**changes).prepare(WORLD, None)
+
+
+@pytest.mark.parametrize("name", ["target tracking", "step scaling", "thresholds"])
+def test_rules_wake_from_zero(name):
+    world = Environment(tick_seconds=60, service_rate_rps=1.0, boot_delay_ticks=2, min_servers=0, max_servers=50)
+    index = pd.date_range("2026-01-01", periods=300, freq="60s", tz="UTC")
+    quiet = pd.Series(np.r_[np.full(60, 300.0), np.zeros(60), np.full(180, 300.0)], index=index)
+    policy = build_policy(name, world, quiet)
+    run = simulate(quiet, policy, world)
+    assert run.ticks["servers"].iloc[110] < 5 <= run.ticks["servers"].iloc[-1]
+    if isinstance(policy, TargetTracking):
+        batch = run_batch(prepare_batch(quiet.to_numpy(), [policy], [world]))
+        assert batch.cost_usd[0] == pytest.approx(run.cost_usd)
+
+
+def test_of_two_targets_none_goes_in_before_both_are_ready():
+    index = pd.date_range("2026-01-01", periods=60, freq="60s", tz="UTC")
+    both = LargestOf((TargetTracking(0.8, 3, 3, 0.9, "t80"), TargetTracking(0.3, 3, 3, 0.9, "t30")))
+    world = Environment(tick_seconds=60, service_rate_rps=1.0, boot_delay_ticks=0)
+    run = simulate(pd.Series(90.0, index=index), both, world, initial_servers=5)
+    assert run.ticks["servers"].eq(5).all()  # the target of 30 % needs them: 1.5 / 5

@@ -7,6 +7,7 @@ import pandas as pd
 import pytest
 
 from support.autoscaling import Environment, Newsvendor, Reactive, Static, simulate
+from support.autoscaling.rules import Plan
 from support.autoscaling.shadow import ShadowLeader
 from support.errors import SchemaError
 from support.forecasting import roll_daily
@@ -121,3 +122,8 @@ def test_too_few_candidates_or_no_memory_is_refused() -> None:
         ShadowLeader((Static(1),))
     with pytest.raises(SchemaError, match="at least 2 and 1"):
         ShadowLeader((Static(1), Static(2)), 0)
+
+
+def test_plans_that_count_ticks_cannot_be_replayed():
+    with pytest.raises(SchemaError, match="mine counts ticks"):
+        ShadowLeader((Plan(np.full(5, 2), name="mine"), Static(2)))

@@ -228,3 +228,10 @@ def test_bad_demand_is_refused(values):
 def test_a_wrong_tick_is_refused():
     with pytest.raises(SchemaError, match="tick of 30"):
         simulate(trace([1.0, 2.0]), Static(1), Environment(tick_seconds=30, service_rate_rps=1))
+
+
+def test_demand_with_a_gap_is_refused():
+    index = pd.date_range("2026-01-01", periods=30, freq="60s", tz="UTC")
+    world = Environment(tick_seconds=60, service_rate_rps=1.0)
+    with pytest.raises(SchemaError, match="changes after 2026-01-01 00:09"):
+        simulate(pd.Series(1.0, index=index.delete(slice(10, 20))), Static(1), world)

@@ -147,9 +147,9 @@ def test_stamps_are_told_from_first_to_last_and_missing_ones_as_missing():
     assert recorded_when(record).endswith(
         "2 of 4 traces carry no date of their own, the file was last written 2026-11-23, commit ccccccccc"
     )
-    record["results"] |= {"slo": {"s": {}, "t": {}}, "slo_stamps": {"s": old}}
+    record["results"]["slo"] = {"s": {"reactive": {"stamp": old}, "newsvendor": {"stamp": new}}, "t": {"reactive": {}}}
     assert recorded_when(record, "slo").startswith(
-        "recorded 2026-11-20, commit aaaaaaaaa; 1 of 2 traces carries no date"
+        "recorded 2026-11-20 to 2026-11-22, commits aaaaaaaaa, bbbbbbbbb; 1 of 3 rows carries no date"
     )
     assert (
         recorded_when({"date": "d", "commit": "e", "results": {"traces": {"s": {"stamp": old}}}}).count("commit") == 1
