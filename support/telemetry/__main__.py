@@ -136,7 +136,11 @@ def _check(options: argparse.Namespace) -> None:
     if options.figure:
         from support.telemetry.judging.overview import overview
 
-        overview(telemetry).savefig(options.figure)
+        drawn = overview(telemetry)
+        try:
+            drawn.savefig(options.figure)
+        except (ValueError, OSError) as error:
+            raise SourceError(f"{options.figure}: the figure cannot be written ({error}).") from None
         print(f"next: open {options.figure}")
     else:
         print("next: --figure overview.png draws seven panels of it")

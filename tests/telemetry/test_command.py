@@ -118,6 +118,8 @@ def test_a_file_is_checked_and_drawn(capsys):
     daily = next(line for line in said.splitlines() if line.startswith("daily cycle"))
     assert daily.split()[3] == "100" and "verdict: " in said
     assert Path("o.png").read_bytes().startswith(b"\x89PNG")
+    code, _, complaint = run("check mine.csv --figure o.xyz", capsys)
+    assert code == 2 and "o.xyz: the figure cannot be written" in complaint
 
 
 def test_an_own_file_is_checked_with_its_resources(capsys):

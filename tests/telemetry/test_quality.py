@@ -96,6 +96,13 @@ def test_duplicates_and_timezone_from_the_loader():
     assert row(stated, "timezone")["words"] == "500 timestamps converted from Etc/GMT-2 to UTC"
 
 
+def test_a_row_whose_hour_the_clock_skips_is_dropped_once():
+    times = pd.date_range("2026-03-29", periods=24 * 12, freq="5min").astype(str)
+    table = pd.DataFrame({"timestamp": times, "cpu": 50.0})
+    report = quality(tidy(table, source="s", provenance="p", timezone="Europe/Paris"))
+    assert row(report, "dropped")["value"] == pytest.approx(100 * 12 / 288)
+
+
 def test_dropped_and_moved_rows_from_the_loader():
     times = pd.date_range("2026-03-02 00:00:07", periods=24 * DAYS, freq="1h", tz="UTC")
     values = pd.Series(np.random.default_rng(3).uniform(40, 60, len(times))).mask(lambda v: v.index < 4)
