@@ -73,7 +73,7 @@ def read_forecasts(folder: Path) -> list[Forecast]:
     said = dict(list(quantiles.groupby(_KEY, sort=False)))
     if set(drawn) != set(said):
         raise SchemaError(f"{folder}: quantiles and paths are of different forecasts. Write both again.")
-    columns = [c for c in quantiles.columns if c.startswith("q0")]
+    columns = [c for c in quantiles.columns if c.startswith("q")]
     levels = np.array([float(c.removeprefix("q")) for c in columns])
     made = []
     for (model, name, cutoff), rows in said.items():
@@ -107,7 +107,7 @@ def _quantile_rows(forecast: Forecast) -> pd.DataFrame:
         }
     )
     for position, level in enumerate(forecast.levels):
-        rows[f"q{level:g}"] = forecast.quantiles[..., position].ravel()
+        rows[f"q{level:.12g}"] = forecast.quantiles[..., position].ravel()
     return rows
 
 

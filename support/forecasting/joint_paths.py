@@ -119,7 +119,7 @@ def copula_paths(
     """Joint paths for quantiles (n_series, horizon, n_level) by a Gaussian copula with `correlation` over the steps.
 
     Stratified, so that the share of the draws below each given quantile is its level to within 1 / n_draws. Tails and
-    `lowest` as `with_tails`; the forecast keeps the levels given. Each series has draws of its own.
+    `lowest` as `with_tails`; the forecast keeps the levels given, its quantiles above `lowest`. Each series has draws of its own.
     Raises SchemaError if shapes do not fit. Source: Pinson et al. (2009), Wind Energy 12, section 3.
     """
     horizon = quantiles.shape[1]
@@ -135,7 +135,8 @@ def copula_paths(
         ).paths[0]
         for k in range(len(quantiles))
     ]  # fmt: skip
-    return Forecast(quantiles, np.asarray(levels), np.stack(paths), issued_at, step_seconds, unit, model, series)
+    kept = quantiles if lowest is None else np.maximum(quantiles, lowest)
+    return Forecast(kept, np.asarray(levels), np.stack(paths), issued_at, step_seconds, unit, model, series)
 
 
 def _positive(matrix: np.ndarray) -> np.ndarray:

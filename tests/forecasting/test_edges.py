@@ -10,11 +10,12 @@ from support.forecasting import RollingQuantiles, fit_short_term, mstl, roll_dai
 from support.forecasting.aggregation import aggregate
 from support.forecasting.conformal import conformalize
 from support.forecasting.ensembles import stacked, weighted_average
+from support.forecasting.exports import read_forecasts, write_forecasts
 from support.forecasting.feature_blocks import FeaturePlan
 from support.forecasting.features import features
 from support.forecasting.foundation import FoundationEnsemble
 from support.forecasting.horizons import loss_by_horizon
-from support.forecasting.joint_paths import rank_correlation
+from support.forecasting.joint_paths import copula_paths, rank_correlation
 from support.forecasting.linear import fit_ridge, fit_rvfl
 from support.forecasting.metrics import pinball
 from support.forecasting.neural.checkpoints import load_net, save_net
@@ -306,3 +307,19 @@ def test_pinball_of_the_hedged_naive_is_finite_beyond_the_past():
     made = recommend(hours(values), horizon=290, season=24).quantiles(values)
     assert np.isfinite(pinball(np.full(290, 50.0), made, QUANTILE_LEVELS)).all()
     assert (np.diff(made[[-1]][:, [1, -2]]) > 5).all()  # the last step, too, has an interval: 90 % of sd 5 is 16 wide
+
+
+def test_levels_of_any_size_come_back_from_disk(tmp_path):
+    levels = np.array([5e-5, 1 / 3, 0.5, 0.99995])
+    made = Forecast.from_paths(np.random.default_rng(12).normal(size=(1, 50, 3)), levels=levels, **ISSUED)
+    write_forecasts([made], tmp_path)
+    read = read_forecasts(tmp_path)[0]
+    assert read.levels == pytest.approx(levels, rel=1e-11) and np.array_equal(read.quantiles, made.quantiles)
+
+
+def test_the_lowest_value_bounds_quantiles_and_paths_alike():
+    made = copula_paths(
+        np.array([[[-1.0, 0.5, 2.0]]]), np.array([0.1, 0.5, 0.9]), np.eye(1), n_draws=50, lowest=0.0,
+        rng=np.random.default_rng(13), **ISSUED,
+    )  # fmt: skip
+    assert made.quantiles.tolist() == [[[0.0, 0.5, 2.0]]] and made.paths.min() >= 0
