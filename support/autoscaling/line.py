@@ -18,9 +18,9 @@ from support.errors import SchemaError, TooShortError
 from support.forecasting import Forecast, RollingQuantiles, fit_short_term, roll_calibrated
 from support.writing import plural
 
-__all__ = ["Line", "run_line", "split", "tune_reactive"]
+__all__ = ["Line", "run_line", "split", "tune_reactive", "unit_notes"]
 
-TARGETS = (0.3, 0.4, 0.5, 0.55, 0.6, 0.65, 0.7, 0.75, 0.8, 0.85, 0.9, 0.95)
+TARGETS = (0.1, 0.15, 0.2, 0.25, 0.3, 0.4, 0.5, 0.55, 0.6, 0.65, 0.7, 0.75, 0.8, 0.85, 0.9, 0.95, 1.0)
 DECISION_MINUTES = 30
 MOST_CELLS = 8_000_000  # rows times horizon of one fit; keeps fine ticks within about 2 GB
 TICKS_SECONDS = (10.0, 3600.0)
@@ -115,7 +115,7 @@ def run_line(
     environment = Environment.for_demand(train, **world)
     horizon = environment.boot_delay_ticks + 1
     known = pd.concat([train, test])
-    notes += _units(train, environment, world.get("boot_delay_seconds", 300.0))
+    notes += unit_notes(train, environment, world.get("boot_delay_seconds", 300.0))
     fit_days, cut = _affordable_days(train_days, horizon, environment.tick_seconds)
     notes += cut
     rolling = roll_calibrated(
@@ -179,8 +179,14 @@ def _affordable_days(days: float, horizon: int, tick_seconds: float) -> tuple[fl
     )
 
 
-def _units(train: pd.Series, environment: Environment, boot_delay_seconds: float) -> tuple[str, ...]:
-    """Notes on the unit of the demand and on delays that are no whole number of ticks."""
+def unit_notes(train: pd.Series, environment: Environment, boot_delay_seconds: float) -> tuple[str, ...]:
+    """Notes on the unit of the demand `train` (n_time,) and on a boot delay (seconds) that is no whole number of ticks.
+
+    Example:
+        >>> hours = pd.Series(9.0, index=pd.date_range("2026-01-01", periods=9, freq="1h"), name="requests")
+        >>> unit_notes(hours, Environment.for_demand(hours, boot_delay_seconds=300.0), 300.0)
+        ('the boot delay of 300 s is rounded up to 1 tick of 3600 s',)
+    """
     tick, notes = environment.tick_seconds, []
     if train.name != "requests":
         notes.append(
