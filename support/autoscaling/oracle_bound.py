@@ -39,7 +39,7 @@ class JumpBound:
     def __str__(self) -> str:
         if self.jumps_per_day == 0:
             return f"No unforecastable jump: nothing forbids {100 * self.target_frac:.3f} % of good ticks."
-        verdict = "in reach" if self.reachable else "out of reach for any causal policy without spare servers"
+        verdict = "in reach" if self.reachable else "out of reach without spare servers for who foresees no more"
         return (
             f"{self.jumps_per_day:.2f} unforecastable jumps a day spoil {plural(self.bad_ticks, 'tick')} each, so at most "
             f"{100 * self.best_slo_frac:.3f} % of ticks can be good; {100 * self.target_frac:.3f} % is {verdict} "

@@ -67,7 +67,7 @@ def test_the_sentence_says_the_numbers():
     world = world_of(boot_delay_ticks=5)
     assert str(jump_bound(world, 2.0)) == (
         "2.00 unforecastable jumps a day spoil 6 ticks each, so at most 99.170 % of ticks can be good; 99.900 % is out of "
-        "reach for any causal policy without spare servers (it bears 0.24 such jumps a day)."
+        "reach without spare servers for who foresees no more (it bears 0.24 such jumps a day)."
     )
     assert "in reach (" in str(jump_bound(world, 0.1))
     assert str(jump_bound(world, 0.0)).startswith("No unforecastable jump")
