@@ -36,7 +36,9 @@ def finish_table(table: str) -> str:
             numeric.add(column)
 
     def finish_row(match: re.Match[str]) -> str:
-        position = -1
+        cells = CELL.findall(match.group())
+        spread = any("colspan=" in given for _, given, _ in cells)  # a header over columns: not one cell a column
+        position = -1 if spread else width - len(cells) - 1  # a spanning cell stands left of those that a row has
 
         def finish_cell(cell: re.Match[str]) -> str:
             nonlocal position

@@ -7,6 +7,7 @@ import re
 import time
 from pathlib import Path
 
+import pandas as pd
 import pytest
 
 from book.theme.assets import KATEX_VERSION, fixed_assets
@@ -202,3 +203,13 @@ def test_index_names_of_pandas_move_into_the_corner() -> None:
     )
     assert table.count("<tr>") == 2
     assert re.search(r"<thead><tr><th[^>]*>policy</th><th[^>]*b-num[^>]*>cost</th></tr></thead>", table)
+
+
+@pytest.mark.parametrize("groups", ["aab", "aabb"], ids=["one spans", "all span"])
+def test_numbers_line_up_beside_an_index_that_spans_rows(groups: str) -> None:
+    frame = pd.DataFrame({"loss": 1.5, "model": "ridge", "cost": 2}, index=range(len(groups)))
+    table = finish_table(frame.set_index([list(groups), frame.index.map("row {}".format)]).to_html(border=0))
+    assert 'rowspan="2"' in table
+    assert re.findall(r"<(t[dh])[^>]*b-num[^>]*>([^<]*)<", table) == [
+        ("th", "loss"), ("th", "cost"), *[("td", "1.5"), ("td", "2")] * len(groups)
+    ]  # fmt: skip

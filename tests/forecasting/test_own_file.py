@@ -1,7 +1,9 @@
-"""Chapter 09 on a file it has never seen: quantiles and paths on disk, and that the two belong together."""
+"""Chapter 09 on files it has never seen: quantiles and paths on disk, and that the two belong together."""
 
 import os
+import re
 
+import nbformat
 import numpy as np
 import pandas as pd
 import papermill
@@ -10,7 +12,7 @@ from scipy.signal import lfilter
 from book.chapters import ROOT
 
 CHAPTER = ROOT / "notebooks" / "09_ensembles_and_calibration"
-DAYS, HORIZON, N_DRAWS = 40, 48, 100
+DAYS, HORIZON, N_DRAWS = 60, 48, 500
 MEMORY = 0.8  # of the noise, from hour to hour
 
 
@@ -23,16 +25,49 @@ def own_file(folder):
     return index[-1].tz_localize("UTC")
 
 
+def weekly_file(folder):
+    """Hourly requests that are fewer at weekends, with little noise, and a morning that nobody recorded; the last hour."""
+    index = pd.date_range("2026-03-02", periods=24 * DAYS, freq="1h")
+    shape = (1 + 0.4 * np.sin(2 * np.pi * (index.hour - 8) / 24)) * np.where(index.dayofweek >= 5, 0.6, 1.0)
+    requests = 1000 * shape + np.random.default_rng(0).normal(0, 30, len(index))
+    frame = pd.DataFrame({"timestamp": index, "requests": requests.round()})
+    frame.drop(index=range(1000, 1006)).to_csv(folder / "my.csv", index=False)
+    return index[-1].tz_localize("UTC")
+
+
+def run(folder, monkeypatch, horizon):
+    """The command of the chapter, by papermill: a file and a horizon, nothing else. What it displayed."""
+    monkeypatch.chdir(folder)
+    monkeypatch.setenv("PYTHONPATH", f"{ROOT}{os.pathsep}{os.environ.get('PYTHONPATH', '')}")
+    given = {"source": "my.csv", "horizon": horizon}
+    made = papermill.execute_notebook(f"{CHAPTER}.ipynb", str(folder / "out.ipynb"), given, progress_bar=False)
+    outputs = [o for c in nbformat.from_dict(made).cells if c.cell_type == "code" for o in c.outputs]
+    return [str(o.data.get("text/html") or o.data.get("text/markdown", "")) for o in outputs if "data" in o]
+
+
 def test_papermill_writes_quantiles_and_paths_that_belong_together(tmp_path, monkeypatch):
     last = own_file(tmp_path)
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("PYTHONPATH", f"{ROOT}{os.pathsep}{os.environ.get('PYTHONPATH', '')}")
-    given = {"source": "my.csv", "horizon": HORIZON, "newest_days": DAYS, "n_windows": 8, "n_draws": N_DRAWS}
-    papermill.execute_notebook(f"{CHAPTER}.ipynb", str(tmp_path / "out.ipynb"), given, progress_bar=False)
+    shown = run(tmp_path, monkeypatch, HORIZON)
+    assert any("19 windows are forecast, not 30" in text for text in shown)  # (60 - 21) days hold no more
     quantiles, paths = (pd.read_parquet(tmp_path / "forecasts" / f"{name}.parquet") for name in ("quantiles", "paths"))
     begins_where_the_file_ends(last, quantiles, paths)
     marginals_are_the_quantiles(quantiles, paths)
     remembers_as_the_noise_does(paths[paths["cutoff"] == last])
+
+
+def test_a_week_on_which_the_recommended_is_the_most_cautious_does_not_stop_it(tmp_path, monkeypatch):
+    last = weekly_file(tmp_path)
+    shown = run(tmp_path, monkeypatch, 24)
+    (table,) = [text for text in shown if "As the models print them" in text]
+    rows = re.findall(r"<th>([^<]+)</th>\s*<td>[\d.]+</td>\s*<td>([\d.]+)</td>", table)
+    inside = {model: float(share) for model, share in rows}
+    # the most cautious is then the very forecaster that it is compared with
+    assert len(inside) == 6 and max(inside, key=inside.get) == "Recommended"
+    assert any("filled intervals set to the last known value" in text for text in shown)
+    quantiles = pd.read_parquet(tmp_path / "forecasts" / "quantiles.parquet")
+    levels = [c for c in quantiles.columns if c.startswith("q0")]
+    assert set(quantiles["cutoff"]) == {last, last - pd.Timedelta(hours=24)}
+    assert (np.diff(quantiles[levels].to_numpy(), axis=1) >= 0).all()
 
 
 def begins_where_the_file_ends(last, quantiles, paths):
