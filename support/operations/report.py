@@ -8,6 +8,7 @@ import io
 import sys
 import time
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -41,7 +42,7 @@ def report_html(telemetry: Telemetry, line: Line) -> str:
             "title": "What comes next",
             "figure": _figure(line),
             "alt": "Recent demand, and a fan of 50 and 90 percent prediction intervals",
-            "caption": f"The last two hours of {line.test.name} per {world.tick_seconds:g} s, and the 50 % and 90 % prediction intervals.",
+            "caption": f"The last {plural(round(len(_recent(line)) * world.tick_seconds / 3600, 1), 'hour')} of {line.test.name} per {world.tick_seconds:g} s, and the 50 % and 90 % prediction intervals.",
         },
         {
             "title": "What each policy would have cost",
@@ -98,6 +99,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
             price_server_hour_usd=options.price_server_hour_usd, boot_delay_seconds=options.boot_delay_seconds,
             cooldown_seconds=options.cooldown_seconds, servers_now=options.servers_now,
         )  # fmt: skip
+        if options.servers_now is None:
+            assumed = (
+                f" Assumed, not known: a present fleet of {line.decision.servers_now}; give yours with --servers-now."
+            )
+            line = replace(line, decision=replace(line.decision, reason=line.decision.reason + assumed))
         for note in line.notes:
             print(f"  {note}")
         print("writing the report", flush=True)
@@ -155,12 +161,17 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
+def _recent(line: Line) -> pd.Series:
+    """The last two hours before the outlook, or the last 12 intervals where these are longer."""
+    return line.test.iloc[-max(12, round(7200 / line.environment.tick_seconds)) :]
+
+
 def _figure(line: Line) -> str:
     import matplotlib.pyplot as plt
 
     use_style()
     figure, axes = plt.subplots()
-    recent = line.test.iloc[-max(12, round(7200 / line.environment.tick_seconds)) :]
+    recent = _recent(line)
     bands = {
         name: (line.outlook.interval(level)[0][0], line.outlook.interval(level)[1][0])
         for name, level in (("90 %", 0.9), ("50 %", 0.5))

@@ -198,3 +198,16 @@ def test_interrupting_leaves_nothing_and_exits_130(tmp_path):
     _, errors = process.communicate(timeout=60)
     assert (process.returncode, errors) == (130, "interrupted: nothing was written\n")
     assert not (tmp_path / "report").exists()
+
+
+def test_a_fleet_that_nobody_gave_is_marked_and_the_caption_counts_its_hours(tmp_path):
+    table(days=20, step=3600).to_csv(tmp_path / "my.csv", index=False)
+    for given, folder in (([], "unknown"), (["--servers-now", "7"], "known")):
+        assert main([str(tmp_path / "my.csv"), "--out", str(tmp_path / folder), *given]) == 0
+        decision = json.loads((tmp_path / folder / "decision.json").read_text(encoding="utf-8"))
+        text = (tmp_path / folder / "report.html").read_text(encoding="utf-8")
+        marked = f"Assumed, not known: a present fleet of {decision['servers_now']}; give yours with --servers-now."
+        assert decision["reason"].endswith(marked) == (folder == "unknown") and (marked in text) == (
+            folder == "unknown"
+        )
+        assert "The last 12 hours of requests per 3600 s" in text
