@@ -112,7 +112,7 @@ def _mstl(trend: Callable[[], Any]) -> Callable[[int], Any]:
     return build
 
 
-# Additive errors only, except for the model that shows why (Hyndman et al. 2002). ARIMA and ETS without a season: one
+# Additive errors only, except where the letters begin with Z (Hyndman et al. 2002). ARIMA and ETS without a season: one
 # of 288 steps never ends. Theta takes its season out by a plain decomposition first, if a test finds one.
 LOCAL_MODELS: dict[str, LocalModel] = {
     BASELINE: seasonal_naive_empirical,

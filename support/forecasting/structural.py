@@ -121,8 +121,9 @@ class StructuralFit:
     """Posterior draws of one series, in standardised units, and what is needed to go on from its last value.
 
     draws: by name of parameter, first axis the draw; memory in steps. last: state means and covariances after the last
-    value, (n_draw,) each. future: harmonics and covariates of the horizon (horizon, k). diagnostics: r_hat and ess by
-    parameter (NUTS), or the trace of the ELBO loss (SVI). centre, scale: of the values.
+    value, (n_draw,) each. future: harmonics and covariates of the horizon (horizon, k). diagnostics: `r_hat NAME` of
+    each parameter but the weights, the worst of its entries, diverging and num_steps (NUTS), or the loss of each step
+    (SVI). centre, scale: of the values.
     """
 
     draws: dict[str, np.ndarray]
