@@ -37,6 +37,7 @@ PROFILES = {
     "smoke": ("smoke", "tests/smoke.yml", "smoke"),
 }
 CELL_TIMEOUT_SECONDS = 600
+NOT_STARTED = "Kernel died before replying"  # two kernels that start at once may have been given the same port
 
 
 @dataclass(frozen=True)
@@ -94,7 +95,10 @@ def execute(chapter: Chapter, profile: str, *, force: bool = False) -> Result:
     temporary = folder / f".{chapter.name}.{os.getpid()}.ipynb"
     started = time.monotonic()
     try:
-        run = subprocess.run(_command(chapter, temporary, given), env=_environment(), capture_output=True, text=True)
+        run = _run(chapter, temporary, given)
+        if NOT_STARTED in run.stderr:
+            print(f"  {chapter.name}: its kernel did not start; trying once more")
+            run = _run(chapter, temporary, given)
         seconds = time.monotonic() - started
         problems = _problems(temporary, run)
         if problems:
@@ -150,6 +154,10 @@ def main(arguments: list[str] | None = None) -> int:
 def _source_of(name: str, sources: Iterable[str]) -> str:
     """The source that a parameter belongs to: `llm_days` to `llm_source`, what begins like no other to `source`."""
     return next((s for s in sources if s != "source" and name.startswith(s.removesuffix("source"))), "source")
+
+
+def _run(chapter: Chapter, target: Path, given: dict[str, object]) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(_command(chapter, target, given), env=_environment(), capture_output=True, text=True)
 
 
 def _command(chapter: Chapter, target: Path, given: dict[str, object]) -> list[str]:

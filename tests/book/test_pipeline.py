@@ -3,6 +3,7 @@
 import hashlib
 import re
 import shutil
+import sys
 import textwrap
 import tomllib
 from pathlib import Path
@@ -155,6 +156,16 @@ def test_a_run_that_would_spoil_the_page_fails_and_keeps_the_last_good_one(house
     assert told in result.problems[0]
     assert "1 smoke" in (house.root / "_build/smoke/01_tiny.ipynb").read_text()
     assert (house.root / "_build/failed/01_tiny.ipynb").exists()
+
+
+def test_a_kernel_that_does_not_start_is_tried_once_more(house, monkeypatch, capsys):
+    whole, died = execution._command, "raise SystemExit('RuntimeError: Kernel died before replying to kernel_info')"
+    commands = [lambda *given: [sys.executable, "-c", died], whole]
+    monkeypatch.setattr(execution, "_command", lambda *given: commands.pop(0)(*given))
+    assert execution.execute(house, "smoke").problems == () and not commands
+    assert "trying once more" in capsys.readouterr().out
+    commands = [lambda *given: [sys.executable, "-c", died]] * 2
+    assert "Kernel died" in execution.execute(house, "smoke", force=True).problems[0] and not commands
 
 
 def test_a_misspelt_parameter_is_refused(house):
