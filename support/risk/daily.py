@@ -7,6 +7,7 @@ that they rise together where they did. Historical simulation after Barone-Adesi
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import count
 
 import numpy as np
 import pandas as pd
@@ -17,7 +18,7 @@ from support.forecast import Forecast
 from support.risk.vulnerability import event_of
 from support.writing import plural
 
-__all__ = ["Days", "day_paths", "next_days", "peak_errors", "peak_paths", "split_days"]
+__all__ = ["Days", "day_paths", "days_needed", "next_days", "peak_errors", "peak_paths", "split_days"]
 
 DAY_SECONDS = 86_400
 WEEK = 7
@@ -26,6 +27,7 @@ DAYS_PER_BASE_WEEK = 21  # of past
 YEAR_DAYS = 365.25
 YEARLY_PAIRS, LEAST_YEARS = 2, 2.0  # of sine and cosine; with less past a season is not told from a trend
 LEAST_EVENTS = 8  # days of a kind, before their effect is estimated
+LEAST_DAYS = 3 * WEEK  # of past, for any horizon
 LEAST_STRETCHES = 7  # past stretches to draw from
 LEAST_FITTED = 60  # stretches, before what the last days still say is fitted
 OUTLIER_MADS = 4.4  # three deviations of a normal; beyond it a value counts as that far when fitting
@@ -90,6 +92,27 @@ def split_days(demand: pd.DataFrame, *, unit: str) -> Days:
     return Days(pd.DataFrame(peaks, index=index, columns=demand.columns), shares, unit)
 
 
+def days_needed(horizon_days: int, *, at_least: int = LEAST_DAYS, base_weeks: int = BASE_WEEKS) -> int:
+    """Whole days of past, `at_least` or more, from which `peak_errors` looks `horizon_days` ahead: the fewest.
+
+    A longer past also has a longer median, so a few days more than enough may be too few.
+
+    Example:
+        >>> days_needed(7), days_needed(30), days_needed(30, at_least=44)
+        (21, 50, 50)
+    """
+
+    def enough(n: int) -> bool:
+        return n >= max(WEEK * _weeks(n, base_weeks) + horizon_days + LEAST_STRETCHES - 1, LEAST_DAYS)
+
+    return next(n for n in count(at_least) if enough(n))
+
+
+def _weeks(n_day: int, most: int = BASE_WEEKS) -> int:
+    """Weeks in the median, where the past has `n_day` days."""
+    return int(np.clip(n_day // DAYS_PER_BASE_WEEK, 1, most))
+
+
 def peak_errors(
     peaks: pd.DataFrame, horizon_days: int, *, country: str = "", base_weeks: int = BASE_WEEKS
 ) -> tuple[np.ndarray, np.ndarray]:  # fmt: skip
@@ -101,11 +124,13 @@ def peak_errors(
     stretch of that length. Raises TooShortError.
     """
     n = len(peaks)
-    weeks = int(np.clip(n // DAYS_PER_BASE_WEEK, 1, base_weeks))
-    need = max(WEEK * weeks + horizon_days + LEAST_STRETCHES - 1, 3 * WEEK)
+    weeks = _weeks(n, base_weeks)
+    need = days_needed(horizon_days, at_least=n, base_weeks=base_weeks)
     if n < need:
+        longest = n - WEEK * weeks - LEAST_STRETCHES + 1
+        mend = f"Shorten the horizon to {longest}, or give" if n >= LEAST_DAYS else "Give"
         raise TooShortError(
-            f"{plural(n, 'whole day')}; at least {need} are needed to look {plural(horizon_days, 'day')} ahead. Shorten the horizon."
+            f"{plural(n, 'whole day')}; at least {need} are needed to look {plural(horizon_days, 'day')} ahead. {mend} a longer past."
         )
     index = peaks.index.union(peaks.index[-1] + pd.to_timedelta(np.arange(1, horizon_days + 1), unit="D"))
     usual, errors = [], []
@@ -154,7 +179,7 @@ def next_days(
     """
     logs, index = np.log1p(days.peaks.iloc[:, series].to_numpy(float)), pd.DatetimeIndex(days.peaks.index)
     start = int(index.searchsorted(first))
-    weeks = int(np.clip(start // DAYS_PER_BASE_WEEK, 1, BASE_WEEKS))
+    weeks = _weeks(start)
     if start < WEEK * weeks + LEAST_STRETCHES or start >= len(index):
         raise TooShortError(
             f"{start} whole days before {first:%Y-%m-%d} and {len(index) - start} from then on: too few."

@@ -32,34 +32,46 @@ RECORD_KEYS = (
 )  # fmt: skip
 
 
-def checked_capacity(capacity: float, demand: pd.Series, *, level: float = 0.5) -> float:
-    """The capacity itself, if it can be planned with. demand: recent demand (n_time,), in the same unit.
+def checked_capacity(
+    capacity: float, demand: pd.Series, *, target_utilization: float = 1.0, of: str = "recent demand"
+) -> float:
+    """Usable capacity, capacity x target_utilization, if it can be planned with, in the unit of `demand` (n_time,).
 
-    Raises SchemaError if it is missing (0), not finite, or below the `level` quantile of demand: then the breach is
-    there already, or the units differ.
+    demand: what is held against it now; of: its name in a message. Raises SchemaError if the capacity is missing (0) or
+    not finite, the target is no share, or what is usable is not above the median of demand: then the breach is there
+    already, or the units differ.
 
     Example:
-        >>> checked_capacity(80.0, pd.Series([40.0, 50.0, 60.0]))
-        80.0
+        >>> checked_capacity(80.0, pd.Series([40.0, 50.0, 60.0]), target_utilization=0.75)
+        60.0
     """
     if not (isinstance(capacity, int | float) and math.isfinite(capacity) and capacity > 0):
         raise SchemaError(
-            f"capacity is {capacity!r}. Give the usable capacity in the unit of the demand, above 0, such as capacity=80 for 80 %."
+            f"capacity is {'not given' if capacity == 0 else repr(capacity)}. Give it in the unit of the demand, above 0, such as "
+            f"capacity=80 for 80 %; the highest of {of} is {_number(float(demand.max()))}."
         )
-    now = float(demand.quantile(level))
-    if capacity <= now:
+    if not 0 < target_utilization <= 1:
+        raise SchemaError(f"target_utilization is {target_utilization:g}. Give a share above 0 to 1, such as 0.7.")
+    usable, now = float(capacity * target_utilization), float(demand.median())
+    if usable <= now:
+        part = f" x {100 * target_utilization:.4g} % = {_number(usable)}" if target_utilization < 1 else ""
         raise SchemaError(
-            f"capacity {capacity:g} is not above present use: the {100 * level:.0f} % quantile of recent demand is {now:,.4g}. "
+            f"capacity {_number(capacity)}{part} is not above present use: the median of {of} is {_number(now)}. "
             "Give it in the unit of the demand; if it is, capacity is exhausted now."
         )
-    return float(capacity)
+    return usable
+
+
+def _number(value: float) -> str:
+    """In full from a thousand on, else four digits."""
+    return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.4g}"
 
 
 def risk_table(
     forecast: Forecast, recent: Mapping[str, pd.Series], capacities: Sequence[float] | np.ndarray, *, lead_time_days: float,
     loss_per_hour: Sequence[float] | np.ndarray | None = None, accepted_risk: float = 0.05, country: str = "",
 ) -> pd.DataFrame:  # fmt: skip
-    """One row a series of the forecast, sorted by expected loss; all in the unit of demand.
+    """One row a series of the forecast, sorted by expected loss, ties by the peak ahead; all in the unit of demand.
 
     recent: past demand by series; its newest four weeks are "now". capacities (n_series,): usable. loss_per_hour
     (n_series,): of an hour in breach, 1 if left out. binding: it runs out first, by expected loss, among those whose
@@ -75,7 +87,9 @@ def risk_table(
         _row(forecast, s, recent[name], float(limits[s]), float(loss[s]), lead_time_days, country)
         for s, name in enumerate(forecast.series)
     ]
-    table = pd.DataFrame(rows).sort_values(["expected_loss", "p_any", "resource"], ascending=[False, False, True])
+    table = pd.DataFrame(rows).sort_values(
+        ["expected_loss", "p_any", "peak_p95", "resource"], ascending=[False, False, False, True]
+    )
     table["red"] = table["p_within_lead_time"] > accepted_risk
     table["binding"] = table["red"] & (table["red"].cumsum() == 1)
     return table.reset_index(drop=True)

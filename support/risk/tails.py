@@ -198,7 +198,7 @@ def fit_peaks(values: np.ndarray, threshold: float, *, gap: int, cap: float | No
     peaks = x[cluster_peaks(x, threshold, gap=gap)]
     if peaks.size < MIN_PEAKS:
         raise TooShortError(
-            f"tail: {peaks.size} cluster peaks over {threshold:g}; {MIN_PEAKS} are needed. Lower the threshold or the gap."
+            f"tail: {peaks.size} cluster peaks over {threshold:.4g}; {MIN_PEAKS} are needed. Give a longer past."
         )
     index = peaks.size / int((x > threshold).sum())
     return fit_gpd(peaks - threshold, threshold=threshold, n_observations=x.size, extremal_index=index)

@@ -5,7 +5,7 @@ import pandas as pd
 import pytest
 
 from support.errors import SchemaError, TooShortError
-from support.risk.daily import day_paths, next_days, peak_errors, peak_paths, split_days
+from support.risk.daily import day_paths, days_needed, next_days, peak_errors, peak_paths, split_days
 
 
 def hours(n_days, seed=0, n_series=1, start="2026-01-01 05:00"):
@@ -130,3 +130,12 @@ def test_courses_keep_the_peak_of_their_day_and_their_weekday():
     daily = split_days(days.peaks.iloc[:60], unit="cores")
     alone = peak_paths(daily, 5, n_draws=3, rng=np.random.default_rng(0))
     assert day_paths(daily, alone, rng=np.random.default_rng(0)) is alone
+
+
+@pytest.mark.parametrize("horizon", [3, 8, 30, 46])
+def test_the_days_needed_are_those_from_which_paths_can_be_had(horizon):
+    n = days_needed(horizon)
+    peaks = pd.DataFrame({"web": 5 + np.arange(n) % 7}, pd.date_range("2026-01-05", periods=n, freq="1D", tz="UTC"))
+    assert len(peak_errors(peaks, horizon)[1]) >= 7
+    with pytest.raises(TooShortError, match=f"at least {n} "):
+        peak_errors(peaks.iloc[:-1], horizon)

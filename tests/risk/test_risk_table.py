@@ -110,3 +110,17 @@ def test_both_files_or_none(tmp_path):
     with pytest.raises(BookError):
         write_risk(tmp_path / "old", table(), record())
     assert not [p for p in (tmp_path / "old").iterdir() if p.name.startswith(".")]
+
+
+def test_rows_of_equal_loss_are_sorted_by_their_peak():
+    recent = dict.fromkeys(("web", "db", "idle"), RECENT)
+    made = risk_table(forecast(), recent, [1000.0] * 3, lead_time_days=10.0)
+    assert not made["p_any"].any() and made["resource"].tolist() == ["db", "web", "idle"]
+
+
+def test_usable_capacity_is_what_is_held_against_demand():
+    assert checked_capacity(100.0, RECENT, target_utilization=0.7) == pytest.approx(70.0)
+    with pytest.raises(SchemaError, match="100 x 50 % = 50 is not above .* median of daily peaks is 50.5"):
+        checked_capacity(100.0, RECENT, target_utilization=0.5, of="daily peaks")
+    with pytest.raises(SchemaError, match="target_utilization is 70"):
+        checked_capacity(100.0, RECENT, target_utilization=70)
