@@ -46,8 +46,8 @@ class MetricAttribution:
             raise TooShortError(
                 f"attribution: {n} rows for {n_metrics} metrics; give at least {ROWS_PER_METRIC} a metric."
             )
-        self._center, spread = values.mean(axis=0), values.std(axis=0)
-        self._scale = np.where(spread > 0, spread, 1.0)
+        varies = values.max(axis=0) > values.min(axis=0)  # the deviation of equal values is rounding, not always 0
+        self._center, self._scale = values.mean(axis=0), np.where(varies, values.std(axis=0), 1.0)
         z = (values - self._center) / self._scale
         identity = np.eye(n_metrics)
         if self.method == "pca":

@@ -36,7 +36,8 @@ class Detector(Protocol):
         ...
 
     def score(self, values: np.ndarray | pd.Series) -> np.ndarray:
-        """Scores (n,) of the rows that follow what was seen so far; they then belong to the past."""
+        """Scores (n,) of the rows that follow what was seen so far; they then belong to the past. SchemaError if one of
+        them is not finite."""
         ...
 
     def update(self, value: float, timestamp: Any = None) -> float:
@@ -60,10 +61,11 @@ class Streaming(ABC):
 
 
 def checked_history(history: np.ndarray | pd.Series, rows: int = MIN_HISTORY_ROWS) -> np.ndarray:
-    """The history as floats (n,). Raises SchemaError if a value is not finite, TooShortError below `rows`."""
+    """The history, or with `rows` 0 what follows it, as floats (n,). Raises SchemaError if a value is not finite (the
+    memory of a detector would keep it), TooShortError below `rows`."""
     values = np.ascontiguousarray(history, dtype=float)
     if values.ndim != 1 or not np.isfinite(values).all():
-        raise SchemaError("detector: the history must be one-dimensional and finite; fill or drop gaps first.")
+        raise SchemaError("detector: values must be one-dimensional and finite; fill or drop gaps first.")
     if len(values) < rows:
         raise TooShortError(f"detector: {len(values)} rows of history, {rows} are needed. Give a longer quiet start.")
     return values
@@ -71,8 +73,8 @@ def checked_history(history: np.ndarray | pd.Series, rows: int = MIN_HISTORY_ROW
 
 def scale_of(history: np.ndarray) -> tuple[float, float]:
     """Mean and standard deviation of the history, the latter 1 if all values are equal (then units are kept)."""
-    spread = float(history.std())
-    return float(history.mean()), spread if spread > 0 else 1.0
+    varies = history.max() > history.min()  # the deviation of equal values is rounding, not always 0
+    return float(history.mean()), float(history.std()) if varies else 1.0
 
 
 def scores_after_probation(detector: Detector, values: np.ndarray | pd.Series, n_probation: int) -> np.ndarray:
@@ -113,8 +115,8 @@ class RobustZ(Streaming):
         return self
 
     def score(self, values: np.ndarray | pd.Series) -> np.ndarray:
-        """Absolute robust z of the rows that follow."""
-        x = np.ascontiguousarray(values, dtype=float)
+        """Absolute robust z of the rows that follow. Raises SchemaError if one is not finite."""
+        x = checked_history(values, rows=0)
         out = np.empty(len(x))
         self._count, self._next = _robust_z(x, self._ring, self._sorted, self._count, self._next, self._floor, out)
         return out

@@ -64,8 +64,8 @@ class IsolationForestDetector(Streaming):
         return np.hstack([windows, self._clock(values)]) if self.calendar else np.ascontiguousarray(windows)
 
     def score(self, values: np.ndarray | pd.Series) -> np.ndarray:
-        """Scores of the rows that follow, from the trees of the history."""
-        x = np.asarray(values, dtype=float)
+        """Scores of the rows that follow, from the trees of the history. Raises SchemaError if one is not finite."""
+        x = checked_history(values, rows=0)
         features = self.features(values, self._last)
         self._last = np.r_[self._last, x][-self.lags :]
         return -self.forest.score_samples(features) if len(x) else np.empty(0)

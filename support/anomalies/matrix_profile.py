@@ -48,8 +48,8 @@ class LeftMatrixProfile(Streaming):
         return self
 
     def score(self, values: np.ndarray | pd.Series) -> np.ndarray:
-        """Distance of the window that ends at each of the rows that follow."""
-        x = np.r_[self._last, np.asarray(values, dtype=float)]
+        """Distance of the window that ends at each of the rows that follow. Raises SchemaError if one is not finite."""
+        x = np.r_[self._last, checked_history(values, rows=0)]
         self._last = x[len(x) - self.window + 1 :]
         if len(x) < self.window:
             return np.empty(0)

@@ -65,8 +65,8 @@ class PatternMemory(Streaming):
         return self
 
     def score(self, values: np.ndarray | pd.Series) -> np.ndarray:
-        """Surprise of the window that ends at each of the rows that follow."""
-        x = (np.ascontiguousarray(values, dtype=float) - self._center) / self._scale
+        """Surprise of the window that ends at each of the rows that follow. Raises SchemaError if one is not finite."""
+        x = (checked_history(values, rows=0) - self._center) / self._scale
         out, p = np.empty(len(x)), self.prior
         _remember(
             x, self._rows, self._blocks, self._counts, self._mean, self._beta, self._log_beta, self._constant,

@@ -131,10 +131,11 @@ class ResidualDetector(Streaming):
         return self
 
     def score(self, values: np.ndarray | pd.Series) -> np.ndarray:
-        """-log10 of the two-sided predictive tail of the rows that follow."""
+        """-log10 of the two-sided predictive tail of the rows that follow. Raises SchemaError if one is not finite."""
+        rows = checked_history(values, rows=0)
         if self.forecaster:
-            return np.array([self._forecast_surprise(value) for value in np.asarray(values, dtype=float)])
-        x = (np.ascontiguousarray(values, dtype=float) - self._center) / self._scale
+            return np.array([self._forecast_surprise(value) for value in rows])
+        x = (rows - self._center) / self._scale
         t, dof = np.empty(len(x)), np.empty(len(x))
         _regress(
             x, self._ring, self._weights, self._covariance, self._noise, self.lags, self.season, self.discount, t, dof

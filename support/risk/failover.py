@@ -76,8 +76,10 @@ def breach_in_failover(forecast: Forecast, capacity_left: float, *, duration_day
     """Probability of a breach of `capacity_left` during an outage of `duration_days` that begins at any step alike.
 
     Mean over the paths and the beginnings for which the outage ends within the horizon. Raises SchemaError if it is
-    longer than the forecast or not positive.
+    longer than the forecast or not positive, or if the capacity is missing.
     """
+    if np.isnan(capacity_left):
+        raise SchemaError("failover: the capacity left is missing (NaN). Give it in the unit of the demand.")
     over = forecast.paths[series] > capacity_left
     width = max(1, round(duration_days * 86_400 / forecast.step_seconds))
     if duration_days <= 0 or width > over.shape[1]:

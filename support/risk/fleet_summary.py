@@ -33,7 +33,8 @@ def use_features(analysis: Analysis) -> pd.DataFrame:
     profile = np.divide(sums, counts, out=np.full(sums.shape, np.nan), where=counts > 0)
     variance = np.nanvar(cpu, axis=1)
     told = analysis.predictive["cpu"]
-    daily = np.divide(np.nanvar(profile, axis=1), variance, out=np.zeros(len(mean)), where=variance > 0)
+    varies = np.nanmax(cpu, axis=1) > np.nanmin(cpu, axis=1)  # the variance of equal values is rounding, not always 0
+    daily = np.divide(np.nanvar(profile, axis=1), variance, out=np.zeros(len(mean)), where=varies)
     return pd.DataFrame(
         {
             "mean_percent": mean,

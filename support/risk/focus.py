@@ -59,8 +59,8 @@ def check_focus(frame: pd.DataFrame, source: str = "frame") -> pd.DataFrame:
 
     Raises SchemaError, with the row and the mend, for a missing column or value, an unknown category or status, a
     period that does not end after it starts, more than one currency, a negative cost or quantity of Usage or Purchase
-    that is no correction, a commitment status without a commitment, and a purchase with an EffectiveCost (it would
-    count twice).
+    that is no correction, a commitment status without a commitment, and the purchase of a commitment with an
+    EffectiveCost (it would count twice).
 
     Example:
         >>> check_focus(pd.DataFrame({"BilledCost": [1.0]}))
@@ -81,12 +81,13 @@ def check_focus(frame: pd.DataFrame, source: str = "frame") -> pd.DataFrame:
         raise SchemaError(f"{source}: charges in {' and '.join(currencies)}. Read one currency at a time, or convert.")
     empty = pd.Series(np.nan, index=frame.index)
     category, status = frame["ChargeCategory"], frame.get("CommitmentDiscountStatus", empty)
+    committed = frame.get("CommitmentDiscountId", empty).notna()
     plain = category.isin(("Usage", "Purchase")) & (frame.get("ChargeClass", empty) != "Correction")
     rules = [
         (~category.isin(CATEGORIES), f"ChargeCategory must be one of {', '.join(CATEGORIES)}"),
         (status.notna() & ~status.isin(STATUSES), "CommitmentDiscountStatus must be Used, Unused or empty"),
         (
-            status.notna() & frame.get("CommitmentDiscountId", empty).isna(),
+            status.notna() & ~committed,
             "a CommitmentDiscountStatus needs the CommitmentDiscountId it belongs to",
         ),
         (
@@ -94,8 +95,8 @@ def check_focus(frame: pd.DataFrame, source: str = "frame") -> pd.DataFrame:
             "ChargePeriodEnd is exclusive and must be after ChargePeriodStart",
         ),
         (
-            (category == "Purchase") & (frame["EffectiveCost"] != 0),
-            "a Purchase has EffectiveCost 0, its cost is amortised",
+            (category == "Purchase") & committed & (frame["EffectiveCost"] != 0),
+            "a Purchase of a commitment has EffectiveCost 0, its cost is amortised",
         ),
     ]
     rules += [
@@ -142,6 +143,8 @@ def _tags(cell: Any) -> dict[str, Any]:
     """The tags of one row: JSON text, a mapping, or nothing."""
     if isinstance(cell, Mapping):
         return dict(cell)
+    if isinstance(cell, list | np.ndarray):  # a map of Parquet comes as pairs
+        return dict(cell)
     if not isinstance(cell, str) or not cell.strip():
         return {}
     tags = json.loads(cell)
@@ -156,7 +159,7 @@ def write_focus(frame: pd.DataFrame, path: str | Path) -> None:
     out = frame[[name for name in FOCUS_COLUMNS if name in frame]].copy()
     for name in out:
         if FOCUS_COLUMNS[name][0] == "time":
-            out[name] = out[name].dt.strftime("%Y-%m-%dT%H:%M:%SZ")
+            out[name] = pd.to_datetime(out[name], utc=True).dt.strftime("%Y-%m-%dT%H:%M:%SZ")
         elif FOCUS_COLUMNS[name][0] == "tags":
             out[name] = out[name].map(lambda tags: json.dumps(tags, sort_keys=True))
     out.to_csv(path, index=False)

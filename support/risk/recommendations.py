@@ -109,7 +109,8 @@ def recommendations(analysis: Analysis, sizing: Sizing, node: tuple[float, float
     monthly = analysis.catalogue["price_per_hour"].to_numpy(float) * HOURS_PER_MONTH
     now, new, rows = analysis.size_now, sizing.proposed.copy(), np.arange(len(sizing.proposed))
     saving = monthly[now] - monthly[new]
-    little = (saving >= 0) & (saving < sizing.min_saving)
+    too_small = sizing.findings["finding"].to_numpy() == "under_provisioned"  # is mended whatever it saves
+    little = (saving >= 0) & (saving < sizing.min_saving) & ~too_small
     new = np.where(little | ~analysis.enough, now, new)
     saving = monthly[now] - monthly[new]
     draws = _shortage_draws(analysis, now, new)
@@ -166,8 +167,8 @@ def _record(analysis: Analysis, sizing: Sizing, row: int, now: int, new: int, ne
         id=record_id(name, end.isoformat(), MODEL_VERSION, optimizer.goal, size[1]["size"]),
         created_at=end.isoformat(),
         resource_id=name,
-        business_unit=str(table.get("business_unit", table.get("team", None)) or "(unknown)"),
-        criticality=str(table.get("criticality", "(unknown)")),
+        business_unit=_named(table, "business_unit", "team"),
+        criticality=_named(table, "criticality"),
         finding=finding,
         binding_dimension=str(sizing.findings["binding_dimension"].iloc[row]),
         current=size[0],
@@ -187,7 +188,7 @@ def _record(analysis: Analysis, sizing: Sizing, row: int, now: int, new: int, ne
         savings={f"p{q}": float(np.quantile(net, q / 100)) for q in (10, 50, 90)}
         | {"realised_if": "the machine is resized, or its node becomes empty and is given back"},
         confidence=float((share[:, 1] <= sizing.breach_limit).mean()) if enough else 0.0,
-        reason=_reason(finding, name, statistic, float(usage.capacity["cpu"][row]), sizing, size[1], row),
+        reason=_reason(finding, name, statistic, float(usage.capacity["cpu"][row]), sizing, size, row),
         alternatives=_alternatives(analysis, row, new) if enough else [],
         rollback_condition=f"more than {100 * sizing.breach_limit:.1f} % of a day's intervals use {100 * CEILING:.0f} % or more of the new size",
         model_version=MODEL_VERSION,
@@ -198,18 +199,26 @@ def _record(analysis: Analysis, sizing: Sizing, row: int, now: int, new: int, ne
     )  # fmt: skip
 
 
+def _named(table: pd.Series, *columns: str) -> str:
+    """What the first of `columns` says that says something."""
+    return next((str(table[c]) for c in columns if c in table and pd.notna(table[c]) and table[c] != ""), "(unknown)")
+
+
 def _reason(
-    finding: str, name: str, statistic: float, cores: float, sizing: Sizing, proposed: dict[str, object], row: int
+    finding: str, name: str, statistic: float, cores: float, sizing: Sizing, size: list[dict[str, object]], row: int
 ) -> str:
     demand = f"the {100 * sizing.level:.0f} % quantile of CPU in the days to come is {statistic:.3g} of {cores:g} cores"
     flow = float(sizing.findings["network_mbps"].iloc[row])
+    binding = {"cpu": "CPU"}.get(found := str(sizing.findings["binding_dimension"].iloc[row]), found)
+    now, proposed = (part["size"] for part in size)
+    then = f"{proposed} is proposed" if proposed != now else "nothing larger of its kind is on offer"
     quiet = "and has no traffic" if flow == flow else "(its network was not measured)"
     return {
         "insufficient_data": f"{name} has too few measured days; nothing is changed.",
         "zombie": f"{name} never used 5 % of its CPU {quiet}: ask its owner whether it can be switched off.",
         "idle": f"{name} uses less than 5 % of its CPU {quiet}: {demand}; switching it off saves more than shrinking it.",
-        "under_provisioned": f"{name} is too small: {demand}; {proposed['size']} is proposed.",
-        "over_provisioned": f"{name} is too large: {demand}; {proposed['size']} holds it.",
+        "under_provisioned": f"{name} is too small, its {binding} binds: {demand}; {then}.",
+        "over_provisioned": f"{name} is too large: {demand}; {proposed} holds it.",
         "optimised": f"{name} is as it should be: {demand}.",
     }[finding]
 

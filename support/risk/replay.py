@@ -43,8 +43,13 @@ Policy = Callable[[Analysis], np.ndarray]  # what is known before a week -> posi
 
 
 def rule_policy(rule: Rule) -> Policy:
-    """The smallest size that holds what `rule` requires of CPU; the largest where none does."""
-    return lambda known: _holding(known, rule.required(known.usage)["cpu"])
+    """The smallest size that holds what `rule` requires of CPU; the largest where none does, today's if it saw nothing."""
+
+    def choose(known: Analysis) -> np.ndarray:
+        required, today = rule.required(known.usage)["cpu"], known.usage.capacity["cpu"]
+        return _holding(known, np.where(np.isnan(required), today, required))
+
+    return choose
 
 
 def decision_policy(penalty_per_core_hour: float) -> Policy:

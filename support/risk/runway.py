@@ -39,7 +39,7 @@ class Runway:
         if not 0 < level < 1:
             raise SchemaError(f"runway: level {level} must lie between 0 and 1.")
         ordered = np.sort(self.days)
-        return float(ordered[math.ceil(level * len(ordered) - 1e-9) - 1])
+        return float(ordered[max(math.ceil(level * len(ordered) - 1e-9), 1) - 1])
 
     def within(self, lead_time_days: float) -> float:
         """Probability that capacity is exhausted within the lead time. Raises SchemaError beyond the horizon."""
@@ -60,6 +60,8 @@ class Runway:
 def runway(forecast: Forecast, capacity: float | np.ndarray, *, series: int = 0) -> Runway:
     """Days until each path of one series first exceeds `capacity`, one number or (horizon,), in its unit.
 
+    Raises SchemaError for a capacity that is missing: no path would ever exceed it.
+
     Example:
         >>> f = Forecast.from_paths(np.array([[[1.0, 3.0], [1.0, 1.0]]]), issued_at=pd.Timestamp("2026-01-01", tz="UTC"),
         ...                         step_seconds=86_400, unit="cores", model="two paths")
@@ -67,7 +69,10 @@ def runway(forecast: Forecast, capacity: float | np.ndarray, *, series: int = 0)
         >>> found.days.tolist(), found.never_frac, found.told(0.9)
         ([2.0, inf], 0.5, 'more than 2 days')
     """
-    over = forecast.paths[series] > np.asarray(capacity, dtype=float)
+    limit = np.asarray(capacity, dtype=float)
+    if np.isnan(limit).any():
+        raise SchemaError("runway: the capacity is missing (NaN). Give it in the unit of the demand.")
+    over = forecast.paths[series] > limit
     steps = np.where(over.any(axis=1), over.argmax(axis=1) + 1.0, np.inf)
     return Runway(steps * forecast.step_seconds / DAY_SECONDS, over.shape[1] * forecast.step_seconds / DAY_SECONDS)
 
@@ -76,7 +81,7 @@ def straight_line_runway(history: pd.Series, capacity: float) -> float:
     """Days from the last value until the least-squares line through `history` (n_time,) meets `capacity`.
 
     Infinite if the line does not rise; 0 if it is there already. The rule of most dashboards: a median without a spread.
-    Raises TooShortError for fewer than three values.
+    Raises TooShortError for fewer than three values, SchemaError for a missing one.
 
     Example:
         >>> rising = pd.Series([1.0, 2.0, 3.0], pd.date_range("2026-01-01", periods=3, freq="1D", tz="UTC"))
@@ -85,6 +90,8 @@ def straight_line_runway(history: pd.Series, capacity: float) -> float:
     """
     if len(history) < 3:
         raise TooShortError(f"straight line: {len(history)} values; at least 3 are needed.")
+    if not (np.isfinite(history.to_numpy(float)).all() and math.isfinite(capacity)):
+        raise SchemaError("straight line: values or capacity are missing or infinite. Fill the gaps first.")
     days = np.asarray((history.index - history.index[-1]) / DAY, dtype=float)
     line = linregress(days, history.to_numpy(float))
     if line.intercept >= capacity:

@@ -140,6 +140,8 @@ def budget_forecast(
             f"budget: {remaining_steps} steps remain, the forecast has {paths.shape[1]}. Lengthen the horizon."
         )
     limit = np.broadcast_to(np.asarray(capacity, dtype=float), paths.shape[1:])[:remaining_steps]
+    if np.isnan(limit).any():
+        raise SchemaError("budget: the capacity is missing (NaN). Give it in the unit of the demand.")
     budget = (1 - slo_target) * (elapsed_steps + remaining_steps)
     spent = spent_steps + np.cumsum(paths[:, :remaining_steps] > limit, axis=1)
     gone = spent > budget + 1e-9  # a share such as 0.1 of 10 steps is one step, whatever the last bit says

@@ -24,7 +24,8 @@ TREND_DAYS = 30.0
 def daily_cost_and_requests(telemetry: Telemetry) -> pd.DataFrame:
     """Cost (USD) and requests of the resources that serve, by whole day (UTC); columns cost_usd and requests.
 
-    Raises SchemaError for telemetry without cost or requests.
+    An interval of a resource in which either is missing counts in neither. Raises SchemaError for telemetry without
+    cost or requests.
 
     Example:
         >>> from support.telemetry import load
@@ -35,7 +36,8 @@ def daily_cost_and_requests(telemetry: Telemetry) -> pd.DataFrame:
         raise SchemaError(f"{telemetry.source}: no {lacking[0]}; there are {telemetry.metrics}.")
     frame = telemetry.observations[["cost_usd", "requests"]]
     serves = frame["requests"].groupby(level="resource_id").transform("count") > 0
-    by_day = frame[serves].groupby(frame.index.get_level_values("timestamp")[serves].floor("D"))
+    known = frame[serves].dropna()  # a cost without its requests, or requests without their cost, would tilt the ratio
+    by_day = known.groupby(known.index.get_level_values("timestamp").floor("D"))
     steps = frame.index.get_level_values("timestamp")[serves].unique().floor("D").value_counts()
     whole = steps[steps == round(86_400 / telemetry.step_seconds)].index
     return by_day.sum().loc[lambda f: f.index.isin(whole)]

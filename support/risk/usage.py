@@ -74,6 +74,12 @@ def usage_of(telemetry: Telemetry, *, vcpu: float | None = None, memory_gib: flo
             f"{telemetry.source}: no cpu_utilization; there are {telemetry.metrics}. Right-sizing needs it."
         )
     wide = frame["cpu_utilization"].unstack("resource_id").dropna(axis=1, how="all")
+    grid = pd.date_range(wide.index[0], wide.index[-1], freq=pd.Timedelta(seconds=telemetry.step_seconds))
+    if not wide.index.isin(grid).all():
+        raise SchemaError(
+            f"{telemetry.source}: resources are measured at different times. Move them to one grid first."
+        )
+    wide = wide.reindex(grid)  # where no resource was measured days must still be days
     ids = wide.columns
     known = table.reindex(ids) if len(table) else pd.DataFrame(index=ids)
     cores = known["vcpu"] if "vcpu" in known else known.get("cpu_count", pd.Series(np.nan, ids))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field, replace
 
 import numpy as np
@@ -217,6 +218,11 @@ class Telemetry:
             wide = column[serving].unstack("resource_id")
             combined = wide.sum(axis=1) if METRICS[metric][3] == "sum" else wide.mean(axis=1)
             series = combined.asfreq(pd.Timedelta(seconds=self.step_seconds)).rename(metric)
+            if not combined.index.isin(series.index).all():
+                raise SchemaError(
+                    f"{self.source}: resources are measured at different times within a step of {self.step_seconds:g} s. "
+                    "Move them to one grid first."
+                )
         if series.isna().any():
             raise SchemaError(f"{self.source}: {metric} is missing at {series.index[series.isna()][0]}; fill it first.")
         return series
@@ -238,7 +244,8 @@ class Telemetry:
         ratio = step_seconds / self.step_seconds
         if abs(ratio - round(ratio)) > 1e-9 or ratio < 1:
             raise SchemaError(
-                f"{self.source}: {step_seconds:g} s is no multiple of the step of {self.step_seconds:g} s."
+                f"{self.source}: {step_seconds:g} s is no multiple of the step of {self.step_seconds:g} s. "
+                f"Ask for {self.step_seconds * max(1, math.ceil(ratio)):g} s, or give data in steps of {step_seconds:g} s or a whole part of it."
             )
         if round(ratio) == 1:
             return self

@@ -91,3 +91,12 @@ def test_bad_input(quiet):
         MetricAttribution().fit(quiet[:5])
     with pytest.raises(SchemaError, match="finite"):
         MetricAttribution().fit(quiet).score(np.full((2, M), np.nan))
+
+
+@pytest.mark.parametrize("level", [0.5, 1 / 3, 0.1])
+def test_a_metric_that_never_moved_keeps_its_unit_whatever_its_level(level):
+    rng = np.random.default_rng(6)
+    for n in (100, 333):
+        quiet = np.column_stack([np.full(n, level), rng.normal(size=n)])
+        moved = MetricAttribution("marginal").fit(quiet).contributions(np.array([[level + 0.5, 0.0]]))
+        assert moved[0, 0] == pytest.approx(0.25)

@@ -128,3 +128,28 @@ def test_a_sum_is_a_sum_and_a_constant_history_is_allowed():
     for name in ("robust z", "change point", "residual", "matrix profile", "pattern memory", "recipe"):
         scores = DETECTORS[name]().fit(np.full(50, 45.0)).score(np.r_[np.full(20, 45.0), 50, 45])
         assert np.isfinite(scores).all()
+
+
+@pytest.mark.parametrize("level", [0.5, 1 / 3, 99.9, 0.1])
+def test_a_constant_history_keeps_the_unit_whatever_its_level(level):
+    """The mean of equal numbers is rounded for most levels: that is no scale. A step of 7 is then 7, of 0 is 0."""
+    for n in (50, 100, 333):
+        detector = RobustZ(window=30).fit(np.full(n, level))
+        np.testing.assert_allclose(detector.score(np.array([level, level + 7, level])), [0, 7, 0], atol=1e-9)
+        for name in ("change point", "residual", "pattern memory"):
+            at_zero, here = (
+                DETECTORS[name]().fit(np.full(n, x)).score(x + np.array([0, 0.25, 0])) for x in (0.0, level)
+            )
+            np.testing.assert_allclose(here, at_zero, rtol=1e-6, atol=1e-6, err_msg=name)
+
+
+@pytest.mark.parametrize("bad", [np.nan, np.inf])
+@pytest.mark.parametrize("name", DETECTORS)
+def test_a_gap_in_the_stream_is_refused_and_leaves_the_detector_as_it_was(name, bad):
+    """Kept in a model's memory one missing value makes every later score NaN, which alerts never."""
+    x = series()
+    gap = x.iloc[[N_HISTORY + 5]] * bad
+    unhurt, hurt = (DETECTORS[name]().fit(x[:N_HISTORY]) for _ in range(2))
+    with pytest.raises(SchemaError, match="finite"):
+        hurt.score(gap)
+    np.testing.assert_array_equal(hurt.score(x[N_HISTORY:]), unhurt.score(x[N_HISTORY:]))

@@ -51,3 +51,9 @@ def test_an_outage_breaches_where_a_loop_says():
     for days in (0, 11):
         with pytest.raises(SchemaError):
             breach_in_failover(made, 12.0, duration_days=days)
+
+
+def test_a_capacity_that_is_missing_is_refused_and_not_a_safe_failover():
+    forecast = Forecast.from_paths(np.ones((1, 1, 3)), issued_at=DAYS[0], step_seconds=86_400, unit="u", model="given")
+    with pytest.raises(SchemaError, match="missing"):
+        breach_in_failover(forecast, np.nan, duration_days=1)

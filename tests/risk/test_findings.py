@@ -7,7 +7,7 @@ import pytest
 from support.errors import SchemaError
 from support.risk.findings import FINDINGS, find
 from support.risk.usage import Usage, fitting, kind, ladder, smallest_sizes, usage_of
-from support.telemetry import load
+from support.telemetry import Telemetry, load
 
 CATALOGUE = pd.DataFrame(
     {"vcpu": [1.0, 2.0, 4.0, 8.0], "memory_gib": [2.0, 8.0, 16.0, 32.0], "price_per_hour": [1.0, 2.0, 4.0, 8.0]},
@@ -120,3 +120,21 @@ def test_kinds():
         "burstable",
         "machine",
     ]
+
+
+def test_usage_of_machines_that_lived_at_different_times_is_one_grid_of_whole_days():
+    """Ten hours, a hole of 29, ten hours: rows lie where their hour is, not one after the other."""
+    spans = {"a": "2026-01-01 00:00", "b": "2026-01-02 15:00"}
+    parts = [
+        pd.DataFrame(
+            {"cpu_utilization": 50.0},
+            index=pd.MultiIndex.from_product([[name], pd.date_range(first, periods=10, freq="1h", tz="UTC")], names=["resource_id", "timestamp"]),
+        )
+        for name, first in spans.items()
+    ]  # fmt: skip
+    usage = usage_of(Telemetry(pd.concat(parts), 3600.0), vcpu=2)
+    assert usage.timestamps.tolist() == pd.date_range("2026-01-01", periods=49, freq="1h", tz="UTC").tolist()
+    assert np.isfinite(usage.demand["cpu"]).tolist() == [[k < 10 for k in range(49)], [k >= 39 for k in range(49)]]
+    shifted = parts[1].rename(lambda t: t + pd.Timedelta(minutes=30), level="timestamp")
+    with pytest.raises(SchemaError, match="different times"):
+        usage_of(Telemetry(pd.concat([parts[0], shifted]), 3600.0), vcpu=2)

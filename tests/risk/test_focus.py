@@ -4,6 +4,8 @@ import json
 
 import numpy as np
 import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -96,7 +98,7 @@ def test_a_file_of_a_provider_is_read_with_more_columns_and_refunds(tmp_path):
         (lambda f: f.assign(ChargePeriodEnd=f["ChargePeriodStart"]), "must be after"),
         (lambda f: f.assign(CommitmentDiscountStatus="Used"), "needs the CommitmentDiscountId"),
         (lambda f: f.assign(CommitmentDiscountId="x", CommitmentDiscountStatus="Half"), "must be Used, Unused"),
-        (lambda f: f.assign(ChargeCategory="Purchase"), "its cost is amortised"),
+        (lambda f: f.assign(ChargeCategory="Purchase", CommitmentDiscountId="x"), "its cost is amortised"),
         (lambda f: f.iloc[:0], "no charges"),
     ],
 )
@@ -154,3 +156,30 @@ def test_a_second_commitment_and_bad_numbers_are_refused():
     for committed, discount in ((-1.0, 0.3), (1.0, 1.0)):
         with pytest.raises(SchemaError, match="at least 0"):
             with_commitment(charges([5.0]), committed, discount)
+
+
+def test_tags_of_a_parquet_map_are_read(tmp_path):
+    """As the cloud providers' exports have them: a map of text to text, which pandas makes pairs of."""
+    frame = charges([1.0, 2.0, 3.0])
+    tags = [{"team": "a", "env": "prod"}, {}, None]
+    columns = pa.Table.from_pandas(frame.drop(columns="Tags"), preserve_index=False)
+    kind = pa.map_(pa.string(), pa.string())
+    pairs = pa.array([None if t is None else list(t.items()) for t in tags], kind)
+    pq.write_table(columns.append_column("Tags", pairs), tmp_path / "export.parquet")
+    assert read_focus(str(tmp_path / "export.parquet"))["Tags"].tolist() == [tags[0], {}, {}]
+
+
+def test_times_are_written_in_utc_whatever_their_zone(tmp_path):
+    frame = charges([1.0], 2)
+    local = frame.assign(**{c: frame[c].dt.tz_convert("Asia/Tokyo") for c in ("ChargePeriodStart", "ChargePeriodEnd")})
+    write_focus(local, tmp_path / "bill.csv")
+    assert "2026-01-01T00:00:00Z,2026-01-02T00:00:00Z" in (tmp_path / "bill.csv").read_text()
+    assert read_focus(str(tmp_path / "bill.csv"))["ChargePeriodStart"].tolist() == frame["ChargePeriodStart"].tolist()
+
+
+def test_a_purchase_that_is_no_commitment_costs_what_it_costs():
+    """FOCUS 1.2, EffectiveCost: 0 for a Purchase "intended to cover future eligible charges", not for a licence."""
+    licence = charges([5.0]).assign(ChargeCategory="Purchase", CommitmentDiscountId=None)
+    assert check_focus(licence) is licence
+    with pytest.raises(SchemaError, match="its cost is amortised"):
+        check_focus(licence.assign(CommitmentDiscountId="x"))

@@ -112,6 +112,22 @@ def test_machines_without_data_are_left_out_and_a_short_series_is_refused():
         replay(usage, {"today": today_policy}, MODEL, past_days=25, penalty_per_core_hour=PENALTY)
 
 
+def test_a_rule_that_saw_nothing_of_a_machine_leaves_it_as_it_is():
+    """Two days without data before a week: a rule that looks back one day has no demand, which is not a demand of zero."""
+    times = pd.date_range("2026-01-01", periods=21 * 288, freq="300s", tz="UTC")
+    demand = np.clip(np.random.default_rng(0).normal(2.0, 0.2, (3, len(times))), 0, 4)
+    demand[0, 12 * 288 : 14 * 288] = np.nan
+    index = pd.Index(["a", "b", "c"], name="resource_id")
+    usage = Usage(times, 1 / 12, {"cpu": demand}, {"cpu": np.full(3, 4.0)}, pd.DataFrame(index=index))
+    rule = next(r for r in RULES if np.isnan(r.required(usage.days(0, 14))["cpu"][0]))
+    model = CostModel(ladder(0.03, smallest=1 / 32, largest=8, per_doubling=8), "made up")
+    made = replay(
+        usage, {rule.name: rule_policy(rule), "today": today_policy}, model, past_days=14, penalty_per_core_hour=1.8
+    )
+    assert made.unserved[rule.name][0] == made.unserved["today"][0] == 0
+    assert made.price[rule.name][0] == made.price["today"][0] > made.price[rule.name][1]
+
+
 def test_fleet_summary_adds_up_and_orders_kinds():
     analysis = CostOptimizer(MODEL).analyze(fleet(n=20))
     made = analysis.recommend()
@@ -145,3 +161,9 @@ def test_features_by_hand():
     assert features.loc["vm-0", "daily_share"] == pytest.approx(1.0) and features.loc[
         "vm-0", "burstiness"
     ] == pytest.approx(2.0)
+
+
+def test_a_machine_that_never_changes_has_no_daily_share_whatever_its_level():
+    usage = fleet(n=40)
+    usage.demand["cpu"][:] = np.random.default_rng(2).uniform(0.1, 3.0, (40, 1))
+    assert (use_features(CostOptimizer(MODEL).analyze(usage))["daily_share"] == 0).all()

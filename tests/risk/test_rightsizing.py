@@ -229,3 +229,33 @@ def test_bad_knobs_and_goals_are_refused():
 def test_usage_in_a_telemetry_is_taken_as_it_is():
     machines = load("synthetic:fleet", seed=1, days=3, n_resources=2, step_seconds=3600.0)
     assert CostOptimizer(REQUESTS).analyze(usage_of(machines, vcpu=4.0)).enough.all()
+
+
+def test_groups_that_are_not_known_have_no_name():
+    usage = fleet(n=3)
+    usage.resources["business_unit"] = ["shop", np.nan, ""]
+    usage.resources["team"] = ["a", "b", None]
+    usage.resources["criticality"] = [np.nan, "high", None]
+    table = CostOptimizer(CostModel(PRICES)).analyze(usage).recommend().table()
+    assert table["business_unit"].tolist() == ["shop", "b", "(unknown)"]
+    assert table["criticality"].tolist() == ["(unknown)", "high", "(unknown)"]
+
+
+@pytest.mark.parametrize("price", [1.9995, 2.0, 2.0005])
+def test_a_machine_that_is_too_small_is_changed_even_if_that_saves_next_to_nothing(price):
+    """4 GiB of memory, all but 0.2 of them used; a machine with 16 GiB costs the same but for a fraction of a cent."""
+    prices = PRICES.assign(price=[1.0, 2.0, 4.0, 8.0, price])
+    usage = fleet(n=1, cores=2.0, mean=0.2, sizes=["a2"])
+    usage.demand["memory"][:] = 3.8
+    usage.capacity["memory"][:] = 4.0
+    (record,) = CostOptimizer(CostModel(prices)).analyze(usage).recommend(min_saving=1.0).records
+    assert record.finding == "under_provisioned" and record.binding_dimension == "memory"
+    assert record.proposed["size"] == "fat2" and "fat2 is proposed" in record.reason
+    assert "its memory binds" in record.reason
+
+
+def test_the_largest_machine_is_not_proposed_to_itself():
+    usage = fleet(n=1, cores=8.0, mean=7.0, sizes=["a8"])
+    (record,) = CostOptimizer(CostModel(PRICES)).analyze(usage).recommend().records
+    assert record.finding == "under_provisioned" and record.proposed == record.current
+    assert "nothing larger of its kind is on offer" in record.reason and "proposed" not in record.reason

@@ -80,3 +80,16 @@ def test_the_straight_line_meets_capacity_rises_or_never():
         straight_line_runway(line.iloc[:2], 100.0)
     with pytest.raises(SchemaError):
         brownian_first_passage(headroom=0, drift_per_day=1, sd_per_sqrt_day=1, horizon_days=1)
+
+
+def test_what_is_missing_is_refused_and_never_called_safe():
+    with pytest.raises(SchemaError, match="capacity is missing"):
+        runway(forecast([[1.0, 2.0]]), math.nan)
+    with pytest.raises(SchemaError, match="capacity is missing"):
+        runway(forecast([[1.0, 2.0]]), np.array([1.0, math.nan]))
+    assert runway(forecast([[1.0, 2.0]]), math.inf).never_frac == 1  # without a limit nothing is crossed
+    history = pd.Series([1.0, 2.0, math.nan, 4.0], pd.date_range("2026-01-01", periods=4, freq="1D", tz="UTC"))
+    for values, capacity in ((history, 9.0), (history.dropna(), math.nan)):
+        with pytest.raises(SchemaError, match="missing or infinite"):
+            straight_line_runway(values, capacity)
+    assert Runway(np.array([3.0, 1.0, 2.0]), 9.0).quantile(1e-12) == 1.0  # the first to cross, not the last

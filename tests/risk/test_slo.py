@@ -89,3 +89,11 @@ def test_a_budget_already_gone_and_one_that_lasts():
 
 def test_a_rule_of_ones_own():
     assert BurnRule("page", 0.05, 1.0).burn_rate(28) == pytest.approx(33.6)
+
+
+def test_a_capacity_that_is_missing_is_refused_and_not_a_budget_that_lasts():
+    for capacity in (np.nan, np.array([1.0, np.nan])):
+        with pytest.raises(SchemaError, match="capacity is missing"):
+            budget_forecast(
+                forecast([[5.0, 5.0]]), capacity, slo_target=0.5, spent_steps=0, elapsed_steps=0, remaining_steps=2
+            )

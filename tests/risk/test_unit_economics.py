@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from support.errors import SchemaError, TooShortError
 from support.risk.unit_economics import daily_cost_and_requests, unit_cost, unit_cost_table
-from support.telemetry import load
+from support.telemetry import Telemetry, load
 
 
 def days(values):
@@ -90,3 +90,19 @@ def test_refusals():
         unit_cost(cost, served.iloc[1:])
     with pytest.raises(SchemaError, match="at least 0"):
         unit_cost(-cost, served)
+
+
+def test_gaps_in_cost_or_requests_do_not_make_requests_cheaper_or_dearer():
+    """0.01 USD a request in every interval: whatever is missing, 10 USD per 1000."""
+    times = pd.date_range("2026-01-01", periods=72, freq="1h", tz="UTC")
+    rng = np.random.default_rng(4)
+    requests = rng.integers(50, 150, 144).astype(float)
+    frame = pd.DataFrame(
+        {"requests": requests, "cost_usd": requests / 100},
+        index=pd.MultiIndex.from_product([["a", "b"], times], names=["resource_id", "timestamp"]),
+    )
+    frame.iloc[3:10, 0], frame.iloc[30:41, 1], frame.iloc[72 + 48 :, 1] = np.nan, np.nan, np.nan
+    each = daily_cost_and_requests(Telemetry(frame, 3600.0))
+    np.testing.assert_allclose(unit_cost(each["cost_usd"], each["requests"]), 10.0)
+    there = frame.dropna()
+    assert each["cost_usd"].sum() == pytest.approx(there["cost_usd"].sum()) and len(each) == 3

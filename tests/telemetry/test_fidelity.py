@@ -280,3 +280,11 @@ def test_the_same_seed_gives_the_same_report():
     first, second = (fidelity(*sides, rng=np.random.default_rng(1)) for _ in range(2))
     assert first.auc == second.auc
     pd.testing.assert_frame_equal(first.table(), second.table())
+
+
+@pytest.mark.parametrize("level", [0.5, 1 / 3, 99.9, 12.345])
+def test_what_never_changes_has_no_autocorrelation_whatever_its_level(level):
+    for n in (100, 2880):
+        still = np.full(n, level)
+        assert np.isnan(acf(still, 1)) and correlation(still, np.arange(float(n))) == 0
+        assert correlation(still, np.full(n, 0.1)) == 0

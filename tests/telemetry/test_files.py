@@ -306,13 +306,21 @@ def test_cadences_with_jitter(tmp_path, step):
     assert count_of(telemetry, f"moved to the grid of {step} s") > 400
 
 
-@pytest.mark.parametrize("column", ["rps", "requests_per_second", "qps", "RPS"])
+@pytest.mark.parametrize(
+    "column", ["rps", "requests_per_second", "qps", "RPS", "demand (req/s)", "Requests per second", "hits/sec"]
+)
 def test_rates_are_multiplied_by_the_step(tmp_path, column):
     frame = table(step=300).rename(columns={"requests": column})
     telemetry = load(saved(tmp_path, frame))
     assert telemetry.metrics == ["requests"]
     assert telemetry.demand().tolist() == (frame[column] * 300).tolist()
     assert count_of(telemetry, "requests/s and multiplied") == 300
+
+
+@pytest.mark.parametrize("column", ["requests/shard", "bytes/s", "requests per session", "frequency/s"])
+def test_what_is_no_rate_of_requests_is_left_as_it_is(tmp_path, column):
+    frame = table(step=300).rename(columns={"requests": column})
+    assert load(saved(tmp_path, frame)).demand().tolist() == frame[column].tolist()
 
 
 def test_resource_column(tmp_path):
@@ -386,3 +394,66 @@ def test_groups_that_make_no_sense_are_refused(tmp_path, change, columns, says):
     change(fleet_table()).to_csv(tmp_path / "fleet.csv", index=False)
     with pytest.raises(SchemaError, match=says):
         load(str(tmp_path / "fleet.csv"), resource_column="vm", group_columns=columns)
+
+
+def test_a_sum_counts_equal_rows_and_leaves_what_is_missing_missing(tmp_path):
+    rng = np.random.default_rng(5)
+    parts = [table(40).assign(requests=rng.integers(1, 4, 40), cpu=rng.integers(20, 23, 40)) for _ in range(3)]
+    frame = pd.concat(parts, ignore_index=True)
+    frame.loc[frame["timestamp"] == frame["timestamp"].iloc[7], "cpu"] = np.nan
+    assert frame.duplicated().sum() > 5
+    telemetry = load(saved(tmp_path, frame), duplicates="sum", fill="none")
+    assert count_of(telemetry, "combined by sum") == 120
+    for at, row in telemetry.observations.droplevel("resource_id").tz_localize(None).iterrows():
+        for metric, column in (("requests", "requests"), ("cpu_utilization", "cpu")):
+            given = [v for t, v in zip(frame["timestamp"], frame[column], strict=True) if t == at and v == v]
+            assert row[metric] == pytest.approx(sum(given) if given else np.nan, nan_ok=True), (at, metric)
+
+
+def test_a_name_of_a_zone_is_no_offset_unless_the_place_is_given(tmp_path):
+    place = "America/Los_Angeles"  # its clock goes forward within these hours
+    utc = pd.date_range("2026-03-08 03:00", periods=24, freq="h", tz="UTC")
+    local = [t.tz_convert(place) for t in utc]
+    frame = pd.DataFrame(
+        {"timestamp": [f"{t:%Y-%m-%d %H:%M:%S} {t.tzname()}" for t in local], "requests": 1.0 * np.arange(24)}
+    )
+    message = refused(saved(tmp_path, frame), SchemaError)
+    assert "row 2" in message and "PST" in message
+    made = load(saved(tmp_path, frame), timezone=place)
+    assert count_of(made, "abbreviations such as PST not used") == 24
+    assert made.demand().index.tolist() == utc.tolist() and made.demand().tolist() == list(range(24))
+
+
+@pytest.mark.parametrize(
+    ("written", "hours"),
+    [
+        ("{:%Y-%m-%dT%H:%M:%Sz}", 0), ("{:%Y-%m-%d %H:%M:%S}-5:00", -5), ("{:%Y-%m-%d %H:%M} UTC-5:00", -5),
+        ("{:%Y-%m-%d %H:%M} GMT+1", 1), ("{:%a %b %d %Y %H:%M:%S} GMT+0100", 1), ("{:%a %b %d %H:%M:%S} UTC {:%Y}", 0),
+        ("{:%Y%m%dT%H%M%S}+0530", 5.5),
+    ],
+)  # fmt: skip
+def test_offsets_as_they_are_written_beat_the_timezone_given(tmp_path, written, hours):
+    clock = pd.date_range("2026-01-13", periods=24, freq="h")
+    frame = pd.DataFrame({"timestamp": [written.format(t, t) for t in clock], "requests": 1.0 * np.arange(24)})
+    made = load(saved(tmp_path, frame), timezone="Asia/Tokyo")
+    assert count_of(made, "timezone Asia/Tokyo not used") == 24
+    wanted = clock.tz_localize("UTC") - pd.Timedelta(hours=hours)
+    assert made.demand().index.tolist() == wanted.floor("h").tolist()
+
+
+def test_a_clock_before_its_date_carries_no_offset(tmp_path):
+    clock = pd.date_range("2026-01-13", periods=24, freq="h")
+    frame = pd.DataFrame({"timestamp": clock.strftime("%H:%M %d-%m-%Y"), "requests": 1.0})
+    made = load(saved(tmp_path, frame), timezone="Asia/Tokyo")
+    assert made.demand().index.tolist() == (clock.tz_localize("UTC") - pd.Timedelta(hours=9)).tolist()
+
+
+def test_counts_per_ten_minutes_beside_counts_per_five_are_refused_and_not_doubled(tmp_path):
+    fast, slow = table(200, step=300).assign(host="fast"), table(100, step=600).assign(host="slow")
+    mixed = pd.concat([fast, slow])
+    assert "50 % of the intervals of 300 s are missing for slow" in refused(saved(tmp_path, mixed), SchemaError)
+    assert load(saved(tmp_path, mixed), fill="zero").demand().sum() == mixed["requests"].sum()  # said by the reader
+    holes = pd.concat(
+        [fast, fast.iloc[[0, 2]].assign(host="young")]
+    )  # two rows with a hole between them are no cadence
+    assert len(load(saved(tmp_path, holes)).series("requests", "young")) == 3

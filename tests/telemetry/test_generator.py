@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from support.errors import SchemaError, SourceError
-from support.telemetry import load, stream, synthetic, taxonomy
+from support.telemetry import Telemetry, load, stream, synthetic, taxonomy
 from support.telemetry.calendars import calendar_features, flat
 from support.telemetry.generation.cloud import TAGS, instances, unit_economics
 from support.telemetry.generation.presets import PRESETS, industries
@@ -305,3 +305,13 @@ def test_fitted_presets_come_through_the_same_door():
     assert len(load("fitted:bitbrains-rnd", seed=1, days=1, n_resources=1).metrics) == 6
     with pytest.raises(SourceError, match="fitted:moon: no such model. Use one of asd, bitbrains"):
         load("fitted:moon", seed=1)
+
+
+def test_a_service_nobody_asked_has_no_cost_per_request():
+    times = pd.date_range("2026-01-01", periods=3, freq="1h", tz="UTC")
+    index = pd.MultiIndex.from_product([["idle", "web"], times], names=["resource_id", "timestamp"])
+    frame = pd.DataFrame({"requests": [0.0] * 3 + [1e6] * 3, "cost_usd": 0.5}, index=index)
+    owners = pd.DataFrame({"customer": ["a", "b"]}, index=pd.Index(["idle", "web"], name="resource_id"))
+    table = unit_economics(Telemetry(frame, 3600.0, resources=owners))
+    assert np.isnan(table.loc["a", "usd_per_million_requests"]) and table.loc["a", "cost_usd"] == 1.5
+    assert table.loc["b", "usd_per_million_requests"] == pytest.approx(0.5)

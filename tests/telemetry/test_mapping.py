@@ -430,6 +430,17 @@ def test_units_there_and_back(case, values):
     assert noted(report, f"'x' converted from {unit} to") == [N]
 
 
+def test_rates_that_meet_in_one_interval_are_averaged_not_added():
+    """A steady 10 requests a second, polled every minute, one poll 40 s late: 600 a minute, whatever the jitter."""
+    times = pd.date_range("2026-01-05", periods=30, freq="60s").to_series(index=range(30))
+    times[12] += pd.Timedelta(seconds=40)
+    telemetry, report = map_telemetry(
+        pd.DataFrame({"timestamp": times, "requests": 10.0}), layout="canonical", units={"requests": "requests/s"}
+    )
+    assert noted(report, "fell into the same interval") == [1]
+    assert telemetry.demand().tolist() == [600.0] * 30
+
+
 @pytest.mark.parametrize(("peak", "factor"), [(0.05, 100), (0.4, 100), (1.0, 100), (1.6, 1), (99.0, 1), (0.0, 1)])
 def test_a_clear_percentage_is_guessed_and_the_guess_is_reported(peak, factor):
     table = pd.DataFrame({"time": MINUTES, "cpu": np.linspace(0, peak, N)})

@@ -179,3 +179,14 @@ def test_quality_report():
 def test_every_metric_has_a_unit_a_range_and_a_rule():
     for unit, low, high, how in METRICS.values():
         assert unit and low < high and how in ("sum", "mean", "last", "max")
+
+
+def test_resources_on_shifted_grids_are_refused_and_none_is_left_out_of_the_demand():
+    parts = [
+        frame({"requests": [1, 2, 3, 4]}, ids=("a",)),
+        frame({"requests": [1, 2, 3, 4]}, ids=("b",), first="2026-01-01 00:00:30"),
+    ]
+    shifted = Telemetry(pd.concat(parts), 60.0, source="my.csv")
+    with pytest.raises(SchemaError, match=r"my.csv: resources are measured at different times within a step of 60 s"):
+        shifted.demand()
+    assert shifted.demand("b").tolist() == [1, 2, 3, 4]

@@ -179,7 +179,7 @@ def unit_economics(telemetry: Telemetry, by: str = "customer") -> pd.DataFrame:
             "cost_usd": summed["cost_usd"],
             "cost_share": summed["cost_usd"] / summed["cost_usd"].sum(),
             "requests": summed["requests"],
-            "usd_per_million_requests": summed["serving_usd"] / summed["requests"] * 1e6,
+            "usd_per_million_requests": summed["serving_usd"] / summed["requests"].where(summed["requests"] > 0) * 1e6,
             "wasted_usd": summed["wasted_usd"],
         }
     ).rename_axis(by).sort_values("cost_usd", ascending=False)  # fmt: skip

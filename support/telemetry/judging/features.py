@@ -27,7 +27,7 @@ def acf(values: np.ndarray, lag: int) -> float:
         -1.0
     """
     present = np.isfinite(values)
-    if lag >= len(values) or not present.any():
+    if lag >= len(values) or not present.any() or np.ptp(values[present]) == 0:
         return float("nan")
     centred = np.where(present, values - values[present].mean(), 0.0)
     variance = centred @ centred / present.sum()
@@ -205,4 +205,4 @@ def correlation(a: np.ndarray, b: np.ndarray) -> float:
     """Pearson correlation of the pairs that are there, shape (n_time,) both; 0 if one is constant."""
     both = np.isfinite(a) & np.isfinite(b)
     a, b = a[both], b[both]
-    return float(np.corrcoef(a, b)[0, 1]) if len(a) > 1 and a.std() > 0 and b.std() > 0 else 0.0
+    return float(np.corrcoef(a, b)[0, 1]) if len(a) > 1 and np.ptp(a) > 0 and np.ptp(b) > 0 else 0.0

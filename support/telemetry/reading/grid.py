@@ -14,6 +14,7 @@ LOWEST_STEP_SECONDS, HIGHEST_STEP_SECONDS = 1.0, 86_400.0
 COMMON_STEPS_SECONDS = (60, 120, 300, 600, 900, 1800, 3600, 7200, 86_400)
 LARGEST_EMPTY_FRAC = 0.5
 LARGEST_EMPTY_FRAC_UNFILLED = 0.95  # a grid with holes left in it may be thin, but not boundless
+FEW_ROWS = 10  # below which a hole or two make half of a resource
 ISO_DAY_NS = 86_400_000_000_000
 
 
@@ -71,7 +72,10 @@ def to_grid(
     n_slots = int(slots.max() - slots.min()) + 1
     n_filled = len(np.unique(slots))
     empty_frac = 1 - n_filled / n_slots  # weighed before the grid is made: one stray date can span a century
-    if empty_frac > (LARGEST_EMPTY_FRAC_UNFILLED if fill == "none" else LARGEST_EMPTY_FRAC):
+    every_other = (
+        fill == "interpolate" and n_filled >= FEW_ROWS and 2 * n_filled <= n_slots + 1
+    )  # of a step twice as long
+    if every_other or empty_frac > (LARGEST_EMPTY_FRAC_UNFILLED if fill == "none" else LARGEST_EMPTY_FRAC):
         first, last = part["timestamp"].min(), part["timestamp"].max()
         raise SchemaError(
             f"{source}: {100 * empty_frac:.0f} % of the intervals of {step:g} s are missing for {name}, from {first:%Y-%m-%d %H:%M} "

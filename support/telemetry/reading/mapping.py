@@ -15,7 +15,7 @@ import pandas as pd
 from support.errors import SchemaError, SourceError
 from support.telemetry.reading.files import MAX_BYTES, read_table
 from support.telemetry.reading.payloads import payload_table
-from support.telemetry.reading.tidy import tidy
+from support.telemetry.reading.tidy import RATES, tidy
 from support.telemetry.reading.units import (
     CANONICAL,
     KEYS,
@@ -167,11 +167,13 @@ def map_telemetry(
     if "resource_id" not in frame and resource:
         frame["resource_id"] = resource
     keys = [c for c in KEYS if c in frame]
+    # a rate is averaged where rows meet in one interval, a count is added: tidy knows it by its name
+    rates = {metric: RATES[0] for metric, power in made.step_powers.items() if power > 0}
     usable = frame[frame["timestamp"].notna() & frame[metrics].notna().any(axis=1)]
     n_combined = len(usable) - len(usable.drop_duplicates(keys))  # the grid may combine more
     frame.attrs["repairs"] = (*table.attrs.get("repairs", ()), *made.repairs)
     telemetry = tidy(
-        frame,
+        frame.rename(columns=rates),
         source=text,
         provenance=f"{text}, mapped from the layout {layout}.",
         timestamp_column="timestamp",
@@ -179,8 +181,8 @@ def map_telemetry(
         **options,
     )
     observations = telemetry.observations.copy()
-    for metric, power in made.step_powers.items():
-        observations[metric] *= telemetry.step_seconds**power
+    for metric in set(made.step_powers) - set(rates):
+        observations[metric] *= telemetry.step_seconds ** made.step_powers[metric]
     telemetry = replace(telemetry, observations=observations, resources=_resources(telemetry, made))
     n_grid = len(observations)
     telemetry = telemetry.resample(step_seconds) if step_seconds else telemetry

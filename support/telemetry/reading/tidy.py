@@ -39,6 +39,10 @@ SYNONYMS = {
     "cost_usd": ("cost",),
 }
 RATES = ("rps", "requests_per_second", "req_s", "qps", "requests_per_s")
+WRITTEN_RATE = re.compile(  # demand (req/s), Requests per second
+    r"\b(?:req|requests?|quer(?:y|ies)|hits|calls|invocations)\s*(?:/|[ _]per[ _])\s*s(?:ec(?:ond)?)?s?\)?$",
+    re.IGNORECASE,
+)
 NO_METRIC = re.compile(r"(?:^|[_ ])(?:id|idx|index|row)$|^unnamed: \d+$", re.IGNORECASE)  # row numbers and keys
 MIN_ROWS = 10
 Duplicates = Literal["refuse", "sum", "mean", "first"]
@@ -62,7 +66,8 @@ def tidy(
 ) -> Telemetry:
     """Turn `table` into Telemetry on a regular grid; what is guessed, moved, dropped or filled is a Repair.
 
-    timezone: of timestamps that carry none (default UTC). duplicates: what to do with two values at one time.
+    timezone: of timestamps that carry none (default UTC). duplicates: what to do with two values at one time; a row
+    that repeats another exactly is dropped, unless they are to be added.
     fill: missing intervals are interpolated if the gap is at most `max_gap_seconds`, else taken from the same time of
     a nearby day (both flagged quality_flag = 1), or are zero, or stay missing (none). group_columns: what each resource
     belongs to (industry, team, ...), one value a resource, for `resources`. Raises SchemaError, TooShortError.
@@ -110,7 +115,10 @@ def _groups(table: pd.DataFrame, ids: pd.Series, columns: Sequence[str], source:
     if isinstance(columns, str):
         columns = [columns]
     if lacking := [c for c in columns if c not in table.columns]:
-        raise SchemaError(f"{source}: no group column {lacking[0]!r}; there are {list(map(str, table.columns))}.")
+        raise SchemaError(
+            f"{source}: no group column {lacking[0]!r}; there are {list(map(str, table.columns))}. "
+            "Name yours with group_columns; [] is none."
+        )
     told = table[list(columns)].astype("string").apply(lambda c: c.str.strip()).groupby(ids.to_numpy())
     for column in columns:
         counts = told[column].nunique()
@@ -131,9 +139,10 @@ def _known_columns(table: pd.DataFrame, columns: list[str]) -> dict[str, str]:
         found = [by_name[name] for name in (metric, *SYNONYMS.get(metric, ())) if name in by_name]
         if found:
             known[metric] = found[0]
-    rates = [name for name in RATES if name in by_name]
+    rates = [by_name[name] for name in RATES if name in by_name]
+    rates += [column for name, column in by_name.items() if WRITTEN_RATE.search(name)]
     if rates and "requests" not in known:
-        known = {rates[0]: by_name[rates[0]], **known}
+        known = {RATES[0]: rates[0], **known}
     return known
 
 
@@ -232,7 +241,7 @@ def _one_per_time(frame: pd.DataFrame) -> pd.DataFrame:
 
 def _unique(frame: pd.DataFrame, duplicates: str, source: str, repairs: list[Repair]) -> pd.DataFrame:
     keys = ["resource_id", "timestamp"]
-    once = frame.drop_duplicates()
+    once = frame if duplicates == "sum" else frame.drop_duplicates()  # of a sum two equal parts are still two
     count_repair(repairs, "rows that repeat another row exactly, dropped", len(frame) - len(once))
     moved = int((once.groupby("resource_id")["timestamp"].diff() < pd.Timedelta(0)).sum())
     count_repair(repairs, "places where time ran backwards; rows sorted", moved)
@@ -246,5 +255,7 @@ def _unique(frame: pd.DataFrame, duplicates: str, source: str, repairs: list[Rep
                 "Say what they mean with duplicates='sum', 'mean' or 'first', or name the resource_column."
             )
         count_repair(repairs, f"rows that share a timestamp combined by {duplicates}", int(again.sum()))
-        once = once.groupby(keys, as_index=False).agg(duplicates)
+        groups = once.groupby(keys)
+        there = groups.count() > 0  # the sum of nothing is missing, not 0
+        once = groups.agg(duplicates).where(there).reset_index()
     return once

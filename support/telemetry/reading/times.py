@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import warnings
 
 import numpy as np
@@ -30,7 +31,9 @@ TIME_NAMES = (
 EPOCH_UNITS = (("s", 1e11), ("ms", 1e14), ("us", 1e17), ("ns", np.inf))  # unit, values below this
 EPOCH_YEARS = (1990, 2060)
 LARGEST_UNREADABLE_FRAC = 0.01
-OFFSET = r"[T:]\d{2}.*(?:Z|UTC|GMT|[+-]\d{2}(?::?\d{2})?)$"
+CLOCK = r"[Tt:]\d{2}[\d:.,]*\s*(?:[AaPp][Mm])?"
+OFFSET = CLOCK + r"\s*(?:[Zz]|(?:UTC|GMT)?\s?[+-]\d{1,2}(?::?\d{2})?|UTC|GMT)(?:\s+\d{4})?$"
+ABBREVIATION = rf"({CLOCK})\s*(?!(?:UTC|GMT|AM|PM)\b)([A-Z]{{2,5}})((?:\s+\d{{4}})?)$"  # CET, PST: not one offset each, so never guessed
 TIME_OF_DAY = r"\d{1,2}:\d{2}(?::\d{2}(?:\.\d+)?)?"
 DAY_AND_MONTH = r"^(\d{1,2})[/.-](\d{1,2})[/.-](\d{2,4})\b"
 
@@ -64,7 +67,7 @@ def timestamps(column: pd.Series, timezone: str | None, source: str, repairs: li
             if timezone is not None:
                 repairs.append(Repair(f"timezone {timezone} not used: epoch times are in UTC", len(column)))
             return _epoch(numbers, column, source, repairs)
-    parsed, aware = _parse(column, source, repairs)
+    parsed, aware = _parse(_without_zone_names(column, timezone, source, repairs), source, repairs)
     _refuse_unreadable(parsed, column, source, repairs)
     if aware:
         if timezone is not None:
@@ -98,6 +101,30 @@ def _epoch(numbers: pd.Series, column: pd.Series, source: str, repairs: list[Rep
     _refuse_unreadable(parsed, column, source, repairs)
     repairs.append(Repair(f"timestamps read as epoch {unit} in UTC", len(column)))
     return parsed
+
+
+def _without_zone_names(column: pd.Series, timezone: str | None, source: str, repairs: list[Repair]) -> pd.Series:
+    """`column` with UTC+1 as +1, and without a CET or PST, which `timezone` stands for; SchemaError if there is none."""
+    if pd.api.types.is_datetime64_any_dtype(column):
+        return column
+    text = column.astype(str).str.strip()
+    if not re.search(r"[A-Z]{2}", "\n".join(text)):  # one search, as the expressions below take a second a million rows
+        return column
+    # pandas reads UTC+1 as POSIX does, west of UTC, and +1 as everybody else
+    text = text.str.replace(r"(?:UTC|GMT)\s?(?=[+-]\d)", "", regex=True)
+    found = text.str.extract(ABBREVIATION)[1]
+    if found.notna().any() and timezone is None:
+        where = int(np.flatnonzero(found.notna().to_numpy())[0])
+        raise SchemaError(
+            f"{source}: row {where + 2} of {column.name!r} ends in {found.iloc[where]}, which stands for no one offset. "
+            "Name the place with timezone, such as Europe/Paris, or write the offset, such as +01:00."
+        )
+    if found.notna().any():
+        repairs.append(
+            Repair(f"abbreviations such as {found.dropna().iloc[0]} not used: {timezone} it is", int(found.count()))
+        )
+        text = text.str.replace(ABBREVIATION, r"\1\3", regex=True)
+    return text.where(column.notna(), column)
 
 
 def _parse(column: pd.Series, source: str, repairs: list[Repair]) -> tuple[pd.Series, bool]:
