@@ -21,15 +21,13 @@ STOCK_TIMEOUT_SECONDS = 300
 
 def runtimes_page() -> str:
     """The run-time status page as MyST text, from the records of the last execution."""
-    rows = []
+    rows, total = [], 0.0
     for chapter in chapters():
         record = json.loads((ROOT / "_build" / "executed" / f"{chapter.name}.json").read_text(encoding="utf-8"))
+        total += record["seconds"]
         title = to_notebook(chapter.source).metadata["title"]
         given = ", ".join(f"`{k} = {v}`" for k, v in record["parameters"].items()) or "defaults"
         rows.append(f"* - [{title}](../executed/{chapter.name}.ipynb)\n  - {record['seconds']:.1f}\n  - {given}")
-    total = sum(
-        json.loads(p.read_text(encoding="utf-8"))["seconds"] for p in (ROOT / "_build" / "executed").glob("*.json")
-    )
     return (
         "---\ntitle: Run times\nnumbering: {title: false, headings: false}\n---\n\n(runtimes-page)=\n# Run times\n\n"
         "Seconds of wall time that each chapter took in the run that made this site, on the machine that built it, two chapters at a time.\n"

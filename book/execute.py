@@ -17,12 +17,14 @@ from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 import nbformat
 import papermill
 import yaml
 
-from book.chapters import ROOT, Chapter, chapters, parameters, to_notebook
+from book.chapters import ROOT, Chapter, chapters, parameters
+from book.notebooks import text_of
 from book.outputs import output_problems
 from support.errors import BookError
 from support.telemetry import trace_available
@@ -83,14 +85,17 @@ def given_parameters(chapter: Chapter, profile: str) -> dict[str, object]:
 
 def execute(chapter: Chapter, profile: str, *, force: bool = False) -> Result:
     """Run one chapter in a process of its own, unless nothing it depends on changed; check what would reach the page."""
+    if not chapter.notebook.exists() or chapter.notebook.read_text(encoding="utf-8") != text_of(chapter):
+        chapter.notebook.write_text(text_of(chapter), encoding="utf-8")  # else an old text would run as the new source
+        print(f"  written from its source: notebooks/{chapter.name}.ipynb", flush=True)
     given = given_parameters(chapter, profile)
     folder = ROOT / "_build" / PROFILES[profile][0]
     folder.mkdir(parents=True, exist_ok=True)
     target, record = folder / f"{chapter.name}.ipynb", folder / f"{chapter.name}.json"
     fingerprint = chapter.fingerprint(given, _mirror_fingerprint())
-    if not force and target.exists() and record.exists():
-        known = json.loads(record.read_text(encoding="utf-8"))
-        if known["fingerprint"] == fingerprint:
+    if not force and target.exists():
+        known = _known(record)
+        if known.get("fingerprint") == fingerprint:
             return Result(chapter.name, known["seconds"], fingerprint, given, reused=True)
     temporary = folder / f".{chapter.name}.{os.getpid()}.ipynb"
     started = time.monotonic()
@@ -109,12 +114,32 @@ def execute(chapter: Chapter, profile: str, *, force: bool = False) -> Result:
                 problems.append(f"the run is kept in {failed.relative_to(ROOT)}")
             return Result(chapter.name, seconds, fingerprint, given, problems=tuple(problems))
         _strip_timings(temporary, chapter)
-        temporary.replace(target)
         result = Result(chapter.name, round(seconds, 1), fingerprint, given)
-        record.write_text(json.dumps(asdict(result), indent=1, default=str) + "\n", encoding="utf-8")
+        record.unlink(
+            missing_ok=True
+        )  # the old record must not vouch for the new page if the next lines are interrupted
+        temporary.replace(target)
+        temporary.write_text(json.dumps(asdict(result), indent=1, default=str) + "\n", encoding="utf-8")
+        temporary.replace(record)
         return result
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def _known(record: Path) -> dict[str, Any]:
+    """What an earlier run recorded; nothing where there is no record, or half of one."""
+    try:
+        return dict(json.loads(record.read_text(encoding="utf-8")))
+    except (OSError, TypeError, ValueError):
+        return {}
+
+
+def _attempt(chapter: Chapter, profile: str, force: bool) -> Result:
+    """`execute`, where what stops a chapter before it runs (a parameter, the syntax, a folder) is a problem of that chapter."""
+    try:
+        return execute(chapter, profile, force=force)
+    except (OSError, SyntaxError, ValueError, yaml.YAMLError) as error:
+        return Result(chapter.name, 0.0, "", {}, problems=(f"{type(error).__name__}: {error}",))
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -140,7 +165,7 @@ def main(arguments: list[str] | None = None) -> int:
     failures = 0
     with ThreadPoolExecutor(options.jobs) as pool:
         print(f"executing {len(wanted)} chapters ({options.profile}), {options.jobs} at a time", flush=True)
-        for done in pool.map(lambda c: execute(c, options.profile, force=options.force), wanted):
+        for done in pool.map(lambda c: _attempt(c, options.profile, options.force), wanted):
             state = "FAILED" if done.problems else "unchanged, kept" if done.reused else "done"
             print(f"  {done.name:<32} {done.seconds:6.1f} s  {state}", flush=True)
             for problem in done.problems:
@@ -204,7 +229,7 @@ def _strip_timings(target: Path, chapter: Chapter) -> None:
     """Drop papermill's timings and mend relative paths, so that what is published depends on the run's results only."""
     notebook = nbformat.read(target, as_version=4)
     notebook.metadata.pop("papermill", None)
-    notebook.metadata["jupytext"] = to_notebook(chapter.source).metadata["jupytext"]
+    notebook.metadata.pop("jupytext", None)  # of a download, which has no source beside it
     if thumbnail := notebook.metadata.get("thumbnail"):  # relative to the source, and mystmd looks from here
         notebook.metadata["thumbnail"] = os.path.relpath(chapter.source.parent / thumbnail, target.parent)
     for cell in notebook.cells:

@@ -143,5 +143,5 @@ class Claims:
 
 def _number(value: float, unit: str) -> str:
     """Three significant digits, whole numbers in full, with the unit."""
-    text = f"{value:,.0f}" if abs(value) >= 1000 or float(value).is_integer() else f"{value:.3g}"
+    text = f"{value:,.0f}" if abs(value) >= 999.5 or float(value).is_integer() else f"{value:.3g}"
     return f"{text} {'point' if text == '1' and unit == 'points' else unit}".rstrip()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 from collections.abc import Mapping
 from pathlib import Path
@@ -39,6 +40,8 @@ def write_together(folder: str | Path, texts: Mapping[str, str], *, named_by: st
         folder.mkdir(parents=True, exist_ok=True)
         for temporary, _, text in pairs:
             temporary.write_text(text, encoding="utf-8")
+        if taken := [target for _, target, _ in pairs if target.is_dir()]:  # the last renaming that could still fail
+            raise IsADirectoryError(errno.EISDIR, f"{taken[0].name} is a folder there")
         for temporary, target, _ in pairs:
             temporary.replace(target)
     except OSError as error:

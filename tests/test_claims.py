@@ -110,3 +110,10 @@ def test_the_table_escapes_text_and_shows_unit_and_bound():
 )
 def test_one_point_is_singular(bound, said):
     assert Claim("x", 0.0, at_most=bound, unit="points").bound == said
+
+
+@pytest.mark.parametrize(
+    ("value", "said"), [(999.4, "999 s"), (999.5, "1,000 s"), (-999.9, "-1,000 s"), (99.97, "100 s"), (1e-7, "1e-07 s")]
+)
+def test_three_digits_never_round_up_into_powers_of_ten(value, said):
+    assert Claim("x", 0.0, at_most=value, unit="s").bound == f"at most {said}"

@@ -19,6 +19,15 @@ def test_if_one_cannot_be_written_none_is_and_old_ones_stay(tmp_path):
     assert [p.name for p in tmp_path.iterdir()] == ["a.csv"] and (tmp_path / "a.csv").read_text() == "old"
 
 
+def test_a_folder_in_the_place_of_the_last_file_leaves_the_first_as_it_was(tmp_path):
+    (tmp_path / "a.csv").write_text("old")
+    (tmp_path / "b.json").mkdir()
+    with pytest.raises(BookError, match="b.json"):
+        write_together(tmp_path, {"a.csv": "new", "b.json": "{}"}, named_by="--out")
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["a.csv", "b.json"]
+    assert (tmp_path / "a.csv").read_text() == "old"
+
+
 def test_a_file_in_the_place_of_the_folder_is_named(tmp_path):
     (tmp_path / "taken").write_text("")
     with pytest.raises(BookError, match="taken: cannot be written"):

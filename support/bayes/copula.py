@@ -195,7 +195,7 @@ def joint_models(
         left = scores - means[cell]
         fitted = [
             beta_marginal(frame[m].to_numpy())
-            if marginal == "beta" and METRICS[m][2] <= 110
+            if marginal == "beta" and METRICS[m][0] == "percent"
             else EmpiricalMarginal(np.sort(frame[m].to_numpy()))
             for m in metrics
         ]

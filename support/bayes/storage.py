@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+import os
+import zlib
 from dataclasses import asdict, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -24,6 +27,7 @@ __all__ = ["load", "save"]
 
 Model = TypeVar("Model", bound="UtilizationModel")
 FORMAT = "utilization-model/2"
+BROKEN = (EOFError, zlib.error, BadZipFile, RuntimeError)  # what half a file or a damaged one raises in NumPy
 
 
 def save(model: UtilizationModel, path: str | Path) -> None:
@@ -52,21 +56,36 @@ def save(model: UtilizationModel, path: str | Path) -> None:
     if fit.stats.lag is not None:
         lag = fit.stats.lag
         arrays |= {f"lag.{f.name}": np.asarray(getattr(lag, f.name)) for f in fields(lag)}
-    np.savez_compressed(Path(path), header=np.array(json.dumps(header)), **arrays)
+    path = Path(path)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        with temporary.open("wb") as file:  # a file, since NumPy would add .npz to a name without it
+            np.savez_compressed(file, header=np.array(json.dumps(header)), **arrays)
+        temporary.replace(path)
+    except OSError as error:
+        raise SourceError(f"{path}: cannot be written ({error.strerror}); name another file.") from None
+    finally:
+        with contextlib.suppress(OSError):
+            temporary.unlink()
 
 
 def load(cls: type[Model], path: str | Path) -> Model:
     """Read what `save` wrote. Raises SourceError if there is no such file or it is of another kind."""
-    from support.bayes.utilization import Fit
-
     try:
-        with np.load(Path(path), allow_pickle=False) as file:
+        with Path(path).open("rb") as opened, np.load(opened, allow_pickle=False) as file:
             arrays = {name: file[name] for name in file.files}
         header = json.loads(str(arrays.pop("header")))
         if header["format"] != FORMAT:
             raise ValueError(header["format"])
-    except (OSError, ValueError, KeyError, TypeError, BadZipFile) as error:
+        return _model(cls, header, arrays)
+    except (*BROKEN, OSError, ValueError, KeyError, TypeError) as error:
         raise SourceError(f"{path}: no saved UtilizationModel ({error}); write one with save().") from None
+
+
+def _model(cls: type[Model], header: dict[str, Any], arrays: dict[str, np.ndarray]) -> Model:
+    """The model of a file's header and arrays; KeyError or TypeError if one of them lacks."""
+    from support.bayes.utilization import Fit
+
     parts: dict[str, dict[str, Any]] = {"posterior": {}, "statistics": {}, "lag": {}, "": {}}
     for name, value in arrays.items():
         group, _, rest = name.rpartition(".")

@@ -26,6 +26,7 @@ from support.writing import plural, write_together
 
 __all__ = ["main", "report_html"]
 
+DAY_SECONDS = 86_400
 FORMATS = {
     "cost (USD)": ",.2f", "servers (USD)": ",.2f", "starts (USD)": ",.2f", "drops (USD)": ",.2f", "dropped (%)": ".3f",
     "minute SLO (%)": ".2f", "churn (%)": ".1f", "mean servers": ".1f",
@@ -80,6 +81,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     started = time.monotonic()
     out = Path(options.out)
     try:
+        _check(options)
         print(f"reading {options.source}", flush=True)
         named = {
             k: getattr(options, k)
@@ -125,6 +127,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
         f"done in {time.monotonic() - started:.1f} s. Next: open {out / 'report.html'}; machines read {out / 'decision.json'}"
     )
     return 0
+
+
+def _check(options: argparse.Namespace) -> None:
+    """What argparse takes for a number or a name and nobody can use."""
+    for name, value in vars(options).items():
+        if value == "" or (isinstance(value, float) and not np.isfinite(value)):
+            raise BookError(f"{name} is {value!r}; give a finite number or a name, or leave the option out.")
+    if options.seed < 0 or not (options.step_seconds is None or 0 < options.step_seconds <= DAY_SECONDS):
+        raise BookError(
+            f"seed {options.seed}, step_seconds {options.step_seconds}: a seed is 0 or more, a step over 0 and at most {DAY_SECONDS} s."
+        )
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -267,6 +267,19 @@ def test_joint_samples_have_the_marginals_and_the_correlations(telemetry, fitted
     assert made.observations["cpu_utilization"].between(0, 100).all()
 
 
+def test_only_percentages_get_a_beta_on_zero_to_a_hundred(telemetry):
+    """A fraction has its highest value at 1: a Beta on (0, 100) would give draws beyond it."""
+    score = telemetry.observations["cpu_utilization"] / 100
+    scored = replace(telemetry, observations=telemetry.observations.assign(efficiency_score=score))
+    metrics = ("cpu_utilization", "efficiency_score")
+    found = fit_correlations(correlation_statistics(scored, metrics), n_warmup=50, n_draws=50, key=jax.random.key(1))
+    models = joint_models(scored, found, marginal="beta")
+    seen = scored.observations["efficiency_score"].groupby(level=0).max()
+    for name, model in models.items():
+        top = model.marginals[1].ppf(np.array(0.999999))
+        assert top <= seen[name] <= 1
+
+
 def test_wrong_copulas_and_strange_machines_are_refused(telemetry, fitted):
     with pytest.raises(SourceError, match="use one of"):
         joint_models(telemetry, fitted, family="clayton")

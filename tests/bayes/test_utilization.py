@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import io
+import json
 from dataclasses import replace
 
 import jax
@@ -145,6 +147,52 @@ def test_save_and_load(fits, tmp_path):
     for path in ("no.npz", "missing.npz"):
         with pytest.raises(SourceError, match="no saved UtilizationModel"):
             UtilizationModel.load(tmp_path / path)
+
+
+def test_a_damaged_file_is_refused_in_a_sentence_wherever_the_damage_is(fits, tmp_path):
+    fits["complete"].save(tmp_path / "whole.npz")
+    whole = (tmp_path / "whole.npz").read_bytes()
+    rng, damaged = np.random.default_rng(3), [whole[:cut] for cut in (0, 1, 100, len(whole) // 2, len(whole) - 1)]
+    for at in rng.integers(len(whole) // 4, 3 * len(whole) // 4, 25):  # inside compressed arrays
+        damaged.append(whole[:at] + bytes(b ^ 255 for b in whole[at : at + 8]) + whole[at + 8 :])
+    with np.load(tmp_path / "whole.npz") as file:
+        arrays = {name: file[name] for name in file.files}
+    header = json.loads(str(arrays["header"]))
+    lacking = [
+        {k: v for k, v in arrays.items() if k != out} for out in ("energy", "statistics.n", "lag.skip", "header")
+    ]
+    lacking += [
+        arrays | {"header": np.array(json.dumps({k: v for k, v in header.items() if k != out}))}
+        for out in ("settings", "priors", "statistics")
+    ]
+    for parts in [*lacking, arrays | {"strange.part": np.ones(2)}]:
+        buffer = io.BytesIO()
+        np.savez(buffer, **parts)
+        damaged.append(buffer.getvalue())
+    for content in damaged:
+        (tmp_path / "damaged.npz").write_bytes(content)
+        with pytest.raises(SourceError, match="no saved UtilizationModel"):
+            UtilizationModel.load(tmp_path / "damaged.npz")
+
+
+def test_a_model_is_saved_under_the_name_given_or_not_at_all(fits, tmp_path, monkeypatch):
+    fits["complete"].save(tmp_path / "model")
+    assert [p.name for p in tmp_path.iterdir()] == ["model"]
+    pd.testing.assert_frame_equal(UtilizationModel.load(tmp_path / "model").intervals(), fits["complete"].intervals())
+    before = (tmp_path / "model").read_bytes()
+    whole = np.lib.format.write_array
+
+    def full(file, array, **options):  # a disk that is full after the first array
+        if len(array.shape) > 1:
+            raise OSError(28, "No space left on device")
+        whole(file, array, **options)
+
+    monkeypatch.setattr(np.lib.format, "write_array", full)
+    with pytest.raises(SourceError, match="No space left"):
+        fits["partial"].save(tmp_path / "model")
+    assert [p.name for p in tmp_path.iterdir()] == ["model"] and (tmp_path / "model").read_bytes() == before
+    with pytest.raises(SourceError, match="cannot be written"):
+        fits["complete"].save(tmp_path / "no" / "folder.npz")
 
 
 def test_unfitted_and_misspelt_models_say_so():

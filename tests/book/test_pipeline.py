@@ -1,6 +1,7 @@
 """The machinery: conversion, what a chapter depends on, execution, what may reach a page, dependencies."""
 
 import hashlib
+import json
 import re
 import shutil
 import sys
@@ -166,6 +167,56 @@ def test_a_kernel_that_does_not_start_is_tried_once_more(house, monkeypatch, cap
     assert "trying once more" in capsys.readouterr().out
     commands = [lambda *given: [sys.executable, "-c", died]] * 2
     assert "Kernel died" in execution.execute(house, "smoke", force=True).problems[0] and not commands
+
+
+def test_the_source_is_what_runs_where_the_notebook_made_from_it_is_older_or_lacks(house, capsys):
+    """Else the old text would run and be recorded under the fingerprint of the new one, and never be run again."""
+    house.source.write_text(CHAPTER.replace("print(n, profile)", "print(n, profile, 'edited')"))
+    assert execution.execute(house, "smoke").problems == ()
+    page = house.root / "_build/smoke/01_tiny.ipynb"
+    assert "1 smoke edited" in str(nbformat.read(page, as_version=4).cells[-1].outputs)
+    assert "written from its source" in capsys.readouterr().out
+    house.notebook.unlink()
+    assert execution.execute(house, "smoke").reused and house.notebook.exists()
+
+
+@pytest.mark.parametrize("record", ["", '{"name": "01_tiny", "seco', "null", None])
+def test_a_page_whose_record_is_lost_or_cut_off_is_run_again(house, record):
+    assert execution.execute(house, "smoke").problems == ()
+    file = house.root / "_build/smoke/01_tiny.json"
+    whole = file.read_text()
+    file.unlink() if record is None else file.write_text(record)
+    assert not execution.execute(house, "smoke").reused
+    assert set(json.loads(file.read_text())) == set(json.loads(whole))
+    assert execution.execute(house, "smoke").reused
+
+
+def test_an_interruption_between_page_and_record_leaves_no_record_that_vouches_for_another_page(house, monkeypatch):
+    assert execution.execute(house, "smoke").problems == ()
+    house.source.write_text(CHAPTER.replace("print(n, profile)", "print(n, profile, 'again')"))
+
+    def interrupt(*given, **named):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt):
+        patched.setattr(execution, "asdict", interrupt)
+        execution.execute(house, "smoke")
+    house.source.write_text(CHAPTER)  # back to what the first record is of, while the page is of the edit
+    assert not execution.execute(house, "smoke").reused
+    assert [p.name for p in (house.root / "_build/smoke").iterdir() if p.name.startswith(".")] == []
+
+
+def test_a_chapter_that_cannot_start_is_named_and_the_others_run(house, monkeypatch, capsys):
+    names = {"02_syntax": CHAPTER.replace("print(n, profile)", "print(n"), "03_misspelt": CHAPTER}
+    for name, text in names.items():
+        (house.root / f"notebooks/{name}.md").write_text(text)
+    (house.root / "tests/smoke.yml").write_text("03_misspelt: {nn: 1}")
+    known = [Chapter(name, house.root) for name in (*names, "01_tiny")]
+    monkeypatch.setattr(execution, "chapters", lambda: known)
+    assert execution.main(["--profile", "smoke"]) == 1
+    told = capsys.readouterr().out
+    assert re.search(r"02_syntax .*FAILED\n +SyntaxError", told) and re.search(r"01_tiny .*done", told)
+    assert re.search(r"03_misspelt .*FAILED\n +BookError: .*no parameter nn", told) and "2 of 3 chapters failed" in told
 
 
 def test_a_misspelt_parameter_is_refused(house):
@@ -351,6 +402,8 @@ def test_the_runtimes_page_lists_every_chapter(house, monkeypatch):
     monkeypatch.setattr(build, "chapters", lambda: [house])
     (house.root / "_build/executed").mkdir(parents=True)
     (house.root / "_build/executed/01_tiny.json").write_text('{"seconds": 12.34, "parameters": {"n": 1}}')
+    (house.root / "_build/executed/01_renamed.json").write_text('{"seconds": 500, "parameters": {}}')  # of long ago
     page = build.runtimes_page()
+    assert "took 12 s of chapter time" in page
     assert "[Tiny](../executed/01_tiny.ipynb)" in page and "12.3" in page and "`n = 1`" in page
     assert textwrap.dedent(page).startswith("---\n")

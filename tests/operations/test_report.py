@@ -165,6 +165,12 @@ def test_bad_input_is_one_sentence_and_leaves_nothing(tmp_path, capsys, kind):
         (["--price-server-hour-usd", "nan"], "price_server_hour_usd"),
         (["--servers-now", "-2"], "servers"),
         (["--step-seconds", "450"], "multiple"),
+        (["--step-seconds", "nan"], "step_seconds"),
+        (["--step-seconds", "1e300"], "step_seconds"),
+        (["--step-seconds", "0"], "step_seconds"),
+        (["--test-days", "inf"], "test_days"),
+        (["--seed", "-1"], "seed"),
+        (["--timezone", ""], "timezone"),
     ],
 )
 def test_bad_options_are_one_sentence(tmp_path, capsys, options, words):
@@ -182,6 +188,9 @@ def test_an_earlier_report_survives_a_failure_and_a_full_folder_is_one_sentence(
     assert main([str(tmp_path / "none.csv"), "--out", str(tmp_path / "out")]) == 2
     assert [p.name for p in (tmp_path / "out").iterdir()] == ["report.html"]
     assert (tmp_path / "out" / "report.html").read_text() == "the old one"
+    (tmp_path / "half" / "decision.json").mkdir(parents=True)
+    assert main([str(tmp_path / "my.csv"), "--out", str(tmp_path / "half")]) == 2
+    assert [p.name for p in (tmp_path / "half").iterdir()] == ["decision.json"]
     (tmp_path / "a_file").write_text("x")
     assert main([str(tmp_path / "my.csv"), "--out", str(tmp_path / "a_file")]) == 2
     assert "--out" in capsys.readouterr().err
