@@ -52,9 +52,10 @@ foundation: install ## test the adapters for the large published models, in an e
 	@$(LARGE)/bin/python -m pip install --quiet --disable-pip-version-check -c requirements.lock torch==2.13.0 -r $(LARGE)/extra.txt
 	@HF_HUB_OFFLINE=1 OMP_NUM_THREADS=1 $(LARGE)/bin/python -m pytest -q -p no:xdist tests/forecasting/test_foundation.py
 
-lab: install ## open the chapters in JupyterLab
-	@$(PY) -m book.notebooks
-	@$(VENV)/bin/jupyter lab --notebook-dir=notebooks
+lab: install ## open your own copies of the chapters, in lab/, in JupyterLab
+	@$(PY) -m book.notebooks --copies lab
+	@echo "JupyterLab opens in your browser; its address stands below too. To stop it: Ctrl-C"
+	@$(PY) -m jupyterlab --notebook-dir=lab $(OPTIONS)
 
 report: install ## SOURCE=my.csv: one HTML report and a decision.json in OUT (default report/)
 	@test -n "$(SOURCE)" || { echo "Say which file: make report SOURCE=my.csv"; exit 2; }

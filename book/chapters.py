@@ -71,10 +71,15 @@ def chapters(root: Path = ROOT) -> list[Chapter]:
 def to_notebook(source: Path) -> NotebookNode:
     """Read a MyST source as a clean notebook with stable cell ids (same source, same bytes).
 
-    The page's `numbering`, `title` and so on stay in the notebook's metadata, where mystmd reads them.
+    The page's `numbering`, `title` and so on stay in the notebook's metadata, where mystmd reads them. It is paired: saved
+    in JupyterLab it writes its source, unchanged but for what was edited.
     """
     notebook = jupytext.read(source, fmt="md:myst")
-    notebook.metadata["jupytext"] = {"formats": "ipynb,md:myst"}
+    notebook.metadata["jupytext"].pop("text_representation", None)  # the version of jupytext
+    notebook.metadata["language_info"] = {
+        "name": "python",
+        "pygments_lexer": "ipython3",
+    }  # as JupyterLab, or cells differ
     for position, cell in enumerate(notebook.cells):
         cell["id"] = f"{source.stem[:40]}-{position:03d}"
         if cell.cell_type == "code":

@@ -1,15 +1,18 @@
-"""Write notebooks/*.ipynb from notebooks/*.md, one way: `python -m book.notebooks [--check]`."""
+"""Write notebooks/*.ipynb from notebooks/*.md: `python -m book.notebooks [--check | --copies FOLDER]`."""
 
 from __future__ import annotations
 
 import argparse
 import sys
+from collections.abc import Sequence
+from pathlib import Path
 
 import nbformat
 
 from book.chapters import Chapter, chapters, to_notebook
+from support.writing import plural
 
-__all__ = ["main", "text_of"]
+__all__ = ["copy_to", "main", "text_of"]
 
 
 def text_of(chapter: Chapter) -> str:
@@ -17,12 +20,33 @@ def text_of(chapter: Chapter) -> str:
     return nbformat.writes(to_notebook(chapter.source)) + "\n"
 
 
+def copy_to(folder: Path, wanted: Sequence[Chapter]) -> list[str]:
+    """Write the chapters that `folder` does not hold yet, paired with no source; their file names."""
+    folder.mkdir(parents=True, exist_ok=True)
+    lacking = [c for c in wanted if not (folder / c.notebook.name).exists()]
+    for chapter in lacking:
+        notebook = to_notebook(chapter.source)
+        notebook.metadata.pop("jupytext")
+        nbformat.write(notebook, folder / chapter.notebook.name)
+    return [c.notebook.name for c in lacking]
+
+
 def main(arguments: list[str] | None = None) -> int:
     """Write (or with --check compare) every notebook; exit code 1 if --check finds one that differs."""
     parser = argparse.ArgumentParser(prog="python -m book.notebooks", description=__doc__)
     parser.add_argument("--check", action="store_true", help="write nothing, fail if a notebook is not up to date")
-    check = parser.parse_args(arguments).check
-    known = chapters()
+    parser.add_argument(
+        "--copies", metavar="FOLDER", type=Path, help="only put your own copies into FOLDER, where it lacks them"
+    )
+    options = parser.parse_args(arguments)
+    check, known = options.check, chapters()
+    if options.copies is not None:
+        made = copy_to(options.copies, known)
+        print(
+            f"{options.copies}/ holds your own copies, {len(made)} of {plural(len(known), 'chapter')} new. What you change "
+            "and run there is kept; to have one anew, delete it and start again."
+        )
+        return 0
     changed = [c for c in known if not c.notebook.exists() or c.notebook.read_text(encoding="utf-8") != text_of(c)]
     orphans = (
         sorted({p.stem for p in known[0].notebook.parent.glob("*.ipynb")} - {c.name for c in known}) if known else []
