@@ -4,31 +4,20 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Sequence
 from pathlib import Path
 
 import nbformat
 
 from book.chapters import Chapter, chapters, to_notebook
+from book.copies import copy_to
 from support.writing import plural
 
-__all__ = ["copy_to", "main", "text_of"]
+__all__ = ["main", "text_of"]
 
 
 def text_of(chapter: Chapter) -> str:
     """The .ipynb text that belongs to the chapter's source."""
     return nbformat.writes(to_notebook(chapter.source)) + "\n"
-
-
-def copy_to(folder: Path, wanted: Sequence[Chapter]) -> list[str]:
-    """Write the chapters that `folder` does not hold yet, paired with no source; their file names."""
-    folder.mkdir(parents=True, exist_ok=True)
-    lacking = [c for c in wanted if not (folder / c.notebook.name).exists()]
-    for chapter in lacking:
-        notebook = to_notebook(chapter.source)
-        notebook.metadata.pop("jupytext")
-        nbformat.write(notebook, folder / chapter.notebook.name)
-    return [c.notebook.name for c in lacking]
 
 
 def main(arguments: list[str] | None = None) -> int:
