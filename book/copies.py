@@ -63,12 +63,12 @@ def copy_to(folder: Path, wanted: Sequence[Chapter], *, root: Path = ROOT) -> li
     for chapter in lacking:
         notebook = to_notebook(chapter.source)
         notebook.metadata.pop("jupytext")
-        cited: dict[str, str] = {}
+        cited: set[str] = set()
         for cell in notebook.cells:
             if cell.cell_type == "markdown":
                 cell.source = _in_words(cell.source, known, links, cited)
         if cited:
-            listed = "\n".join(f"- {line}" for line in sorted(cited.values()))
+            listed = "\n".join(f"- {line}" for line in sorted(cited))
             notebook.cells.append(nbformat.v4.new_markdown_cell(f"## References\n\n{listed}", id="references"))
         nbformat.write(notebook, folder / chapter.notebook.name)
     return [c.notebook.name for c in lacking]
@@ -82,12 +82,12 @@ def _link(chapter: Chapter) -> tuple[str, str]:
     return found[1], f"[{found[2]}]({chapter.notebook.name})"
 
 
-def _in_words(text: str, known: Mapping[str, Work], links: Mapping[str, str], cited: dict[str, str]) -> str:
+def _in_words(text: str, known: Mapping[str, Work], links: Mapping[str, str], cited: set[str]) -> str:
     """`text` with citations and references in words; `cited` gets the lines of the works."""
 
     def cite(match: re.Match[str]) -> str:
         of = [known[key.strip()] for key in match[2].split(",")]
-        cited.update((work.line, work.line) for work in of)
+        cited.update(work.line for work in of)
         if match[1] == "t":
             return " and ".join(f"{work.authors} ({work.year})" for work in of)
         return f"({'; '.join(f'{work.authors}, {work.year}' for work in of)})"

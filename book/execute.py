@@ -115,9 +115,8 @@ def execute(chapter: Chapter, profile: str, *, force: bool = False) -> Result:
             return Result(chapter.name, seconds, fingerprint, given, problems=tuple(problems))
         _strip_timings(temporary, chapter)
         result = Result(chapter.name, round(seconds, 1), fingerprint, given)
-        record.unlink(
-            missing_ok=True
-        )  # the old record must not vouch for the new page if the next lines are interrupted
+        # the old record must not vouch for the new page if the next lines are interrupted
+        record.unlink(missing_ok=True)
         temporary.replace(target)
         temporary.write_text(json.dumps(asdict(result), indent=1, default=str) + "\n", encoding="utf-8")
         temporary.replace(record)

@@ -48,7 +48,7 @@ def main(arguments: list[str] | None = None) -> int:
         print(f"{'differs from' if check else 'written from'} its source: notebooks/{chapter.name}.ipynb")
     print(f"notebooks: {len(known)} chapters, {len(changed)} {'out of date' if check else 'written'}")
     if check and changed:
-        print("Next: edit the .md only, then run `make notebooks`.")
+        print("Next: `make notebooks` writes them from their .md, which is the source.")
     return 1 if orphans or (check and changed) else 0
 
 

@@ -72,9 +72,8 @@ def to_grid(
     n_slots = int(slots.max() - slots.min()) + 1
     n_filled = len(np.unique(slots))
     empty_frac = 1 - n_filled / n_slots  # weighed before the grid is made: one stray date can span a century
-    every_other = (
-        fill == "interpolate" and n_filled >= FEW_ROWS and 2 * n_filled <= n_slots + 1
-    )  # of a step twice as long
+    # every other interval of many is empty: the resource has a step of twice the length, and would be counted twice
+    every_other = fill == "interpolate" and n_filled >= FEW_ROWS and 2 * n_filled <= n_slots + 1
     if every_other or empty_frac > (LARGEST_EMPTY_FRAC_UNFILLED if fill == "none" else LARGEST_EMPTY_FRAC):
         first, last = part["timestamp"].min(), part["timestamp"].max()
         raise SchemaError(
