@@ -1,10 +1,11 @@
 """Autoscaling: the simulator, the policies, their scores, and the decision."""
 
 from support.autoscaling.batch import Batch, BatchRun, prepare_batch, run_batch
+from support.autoscaling.catalog import tune_reactive
 from support.autoscaling.decisions import decide, expected_costs
 from support.autoscaling.environment import Decision, Environment
 from support.autoscaling.fleet import BootDraws
-from support.autoscaling.line import Line, run_line, split, tune_reactive
+from support.autoscaling.line import Line, run_line, split
 from support.autoscaling.policies import ForecastMean, Newsvendor, Reactive, Static, servers_for
 from support.autoscaling.presets import PRESETS, Preset, preset_environment
 from support.autoscaling.rules import Plan, TargetTracking, Thresholds

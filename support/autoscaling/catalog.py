@@ -4,28 +4,29 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
+import numpy as np
 import pandas as pd
 
 from support.autoscaling.environment import Environment
 from support.autoscaling.hpa_policy import KubernetesHPA
 from support.autoscaling.keda import KedaQueue, ScaledObject
-from support.autoscaling.line import tune_reactive
 from support.autoscaling.mpc import StochasticMPC
 from support.autoscaling.policies import ForecastMean, Newsvendor, Reactive, Static, servers_for
 from support.autoscaling.predictive import Hybrid, PredictiveThresholds
 from support.autoscaling.recommender import WindowedRecommender
 from support.autoscaling.rules import LargestOf, PausedThresholds, StepScaling, TargetTracking, Thresholds
 from support.autoscaling.shadow import ShadowLeader
-from support.autoscaling.simulate import Policy
+from support.autoscaling.simulate import Policy, simulate
 from support.errors import SchemaError
 
-__all__ = ["POLICIES", "Entry", "build_policy"]
+__all__ = ["POLICIES", "Entry", "build_policy", "tune_reactive"]
 
 BUSY = 0.999  # quantile of past demand that a static fleet carries
 TEXTBOOK = 0.7  # target utilisation of most introductions, and of the queue scaler here
 MINUTE = 60  # seconds, a datapoint of an alarm
+TARGETS = (0.1, 0.15, 0.2, 0.25, 0.3, 0.4, 0.5, 0.55, 0.6, 0.65, 0.7, 0.75, 0.8, 0.85, 0.9, 0.95, 1.0)  # tried
 
 
 @dataclass(frozen=True)
@@ -72,6 +73,14 @@ def build_policy(name: str, environment: Environment, past: pd.Series) -> Policy
     if name not in POLICIES:
         raise SchemaError(f"policy: there is no {name!r}. There are: {', '.join(POLICIES)}.")
     return POLICIES[name].build(environment, past)
+
+
+def tune_reactive(train: pd.Series, environment: Environment, *, days: float = 7.0) -> float:
+    """Target utilisation (fraction) with the least cost on the last `days` of the past; no later data are used."""
+    recent = train.iloc[-max(2, round(days * 86_400 / environment.tick_seconds)) :]
+    steady = replace(environment, boot_delay_sigma=0.0, boot_failure_prob=0.0)  # random boots take their mean delay
+    costs = [simulate(recent, Reactive(target), steady).cost_usd for target in TARGETS]
+    return TARGETS[int(np.argmin(costs))]
 
 
 def _leader(environment: Environment, past: pd.Series) -> ShadowLeader:

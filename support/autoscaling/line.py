@@ -3,25 +3,31 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
+from support.autoscaling.catalog import build_policy
 from support.autoscaling.decisions import decide
 from support.autoscaling.environment import Decision, Environment
-from support.autoscaling.policies import ForecastMean, Newsvendor, Reactive, Static, servers_for
+from support.autoscaling.policies import ForecastMean, Reactive, servers_for
 from support.autoscaling.scoring import score_table
-from support.autoscaling.simulate import Policy, Run, simulate
+from support.autoscaling.simulate import Run, simulate
 from support.errors import SchemaError, TooShortError
-from support.forecasting import Forecast, RollingQuantiles, fit_short_term, roll_calibrated
+from support.forecasting import Forecast, RollingQuantiles, roll_calibrated
+from support.forecasting.joint_paths import with_tails
 from support.writing import plural
 
-__all__ = ["Line", "run_line", "split", "tune_reactive", "unit_notes"]
+__all__ = ["LINE_POLICIES", "Line", "run_line", "split", "unit_notes"]
 
-TARGETS = (0.1, 0.15, 0.2, 0.25, 0.3, 0.4, 0.5, 0.55, 0.6, 0.65, 0.7, 0.75, 0.8, 0.85, 0.9, 0.95, 1.0)
-DECISION_MINUTES = 30
+LINE_POLICIES = (
+    "static", "reactive 70 %", "reactive tuned", "kubernetes hpa", "forecast mean", "newsvendor", "stochastic MPC",
+)  # fmt: skip
+DECISION_MINUTES, MOST_AHEAD = 30, 60  # a forecast looks so far ahead, in at most so many ticks, and past every boot
+LEAST_VECTORS = 50  # errors of the judged forecasts, for the dependence of paths; with fewer, those of persistence
 MOST_CELLS = 8_000_000  # rows times horizon of one fit; keeps fine ticks within about 2 GB
 TICKS_SECONDS = (10.0, 3600.0)
 
@@ -49,8 +55,10 @@ def split(
     Short data are split two thirds to one third, and a note says so. Raises SchemaError for ticks outside 10 s to 1 h,
     days that are not positive or a `test_start` that cannot be used, TooShortError below 240 ticks.
     """
-    if not (train_days > 0 and test_days > 0):
-        raise SchemaError(f"train_days is {train_days:g} and test_days {test_days:g}; both must be positive.")
+    if not (0 < train_days < math.inf and 0 < test_days < math.inf):
+        raise SchemaError(
+            f"train_days is {train_days:g} and test_days {test_days:g}; both must be positive and finite."
+        )
     step = (demand.index[1] - demand.index[0]).total_seconds()
     if not TICKS_SECONDS[0] <= step <= TICKS_SECONDS[1]:
         raise SchemaError(
@@ -92,73 +100,70 @@ def split(
     return demand.iloc[max(0, first - n_train) : first], demand.iloc[first : first + n_test], notes
 
 
-def tune_reactive(train: pd.Series, environment: Environment, *, days: float = 7.0) -> float:
-    """Target utilisation (fraction) with the least cost on the last `days` of the past; no later data are used."""
-    recent = train.iloc[-max(2, round(days * 86_400 / environment.tick_seconds)) :]
-    steady = replace(environment, boot_delay_sigma=0.0, boot_failure_prob=0.0)  # random boots take their mean delay
-    costs = [simulate(recent, Reactive(target), steady).cost_usd for target in TARGETS]
-    return TARGETS[int(np.argmin(costs))]
-
-
 def run_line(
     demand: pd.Series, *, train_days: float = 28.0, test_days: float = 14.0, test_start: str = "", headroom_frac: float = 0.2,
+    policies: Sequence[str] = LINE_POLICIES, roll: Callable[..., RollingQuantiles] = roll_calibrated,
     servers_now: int | None = None, n_draws: int = 500, rng: np.random.Generator, **world: Any,
 ) -> Line:  # fmt: skip
     """Run the line on `demand` (n_time,), requests per tick; `world` goes to `Environment.for_demand`.
 
-    Six policies meet the same unseen days: static (sized by the past's 99.9 % quantile), reactive at the textbook
-    70 % and tuned on the past, forecast mean with `headroom_frac`, newsvendor. The forecaster is fitted anew each day
-    on the `train_days` before it, its tails are recalibrated online. servers_now: your fleet at the end of the data
-    (default: that of the newsvendor policy). `notes` say in words what was rounded, shortened or assumed. Raises TooShortError, SchemaError.
+    `policies` of the catalogue, and the forecast mean with `headroom_frac`, meet the same unseen days. roll: the
+    forecaster, such as `roll_calibrated` or a partial `roll_aggregated`; it learns from the `train_days` before each day.
+    What it says at the end of the data is the outlook that is decided on; its paths depend on each other as its errors on
+    the unseen days did. servers_now: your fleet at the end of the data (default: that of the last of `policies`). `notes`
+    say in words what was rounded, shortened or assumed. Raises TooShortError, SchemaError.
     """
     train, test, notes = split(demand, train_days=train_days, test_days=test_days, test_start=test_start)
     environment = Environment.for_demand(train, **world)
-    horizon = environment.boot_delay_ticks + 1
-    known = pd.concat([train, test])
+    tick, delay = environment.tick_seconds, environment.boot_delay_ticks
+    horizon = max(delay + environment.cooldown_ticks + 2, min(math.ceil(60 * DECISION_MINUTES / tick), MOST_AHEAD))
     notes += unit_notes(train, environment, world.get("boot_delay_seconds", 300.0))
-    fit_days, cut = _affordable_days(train_days, horizon, environment.tick_seconds)
+    fit_days, cut = _affordable_days(train_days, horizon, tick)
     notes += cut
-    rolling = roll_calibrated(
-        known, test.index[0], train_days=fit_days, horizon_ticks=horizon, lag_ticks=environment.metric_lag_ticks
+    known = pd.concat([train, test])
+    after = known.iloc[[-1]].set_axis(known.index[[-1]] + pd.Timedelta(seconds=tick))  # no forecast sees its own tick
+    rolled = roll(
+        pd.concat([known, after]), test.index[0], train_days=fit_days, horizon_ticks=horizon,
+        lag_ticks=environment.metric_lag_ticks,
+    )  # fmt: skip
+    rolling = rolled.rows(0, -1)
+    chosen = [build_policy(name, environment, train) for name in policies]
+    margin = ForecastMean(headroom_frac, f"forecast mean +{100 * headroom_frac:.0f} %")
+    before = int(servers_for(train.iloc[-1], environment))  # the first fleet knows nothing of the first test tick
+    runs = {p.name: simulate(test, p, environment, forecast=rolling, initial_servers=before) for p in (*chosen, margin)}
+    notes += (f"forecasts: {rolled.model}",)
+    notes += tuple(
+        f"the reactive target tuned on the past is {100 * p.target_utilization:.0f} %"
+        for p in chosen
+        if isinstance(p, Reactive) and p.name == "reactive tuned"
     )
-    target = tune_reactive(train, environment)
-    policies: list[Policy] = [
-        Static(int(servers_for(train.quantile(0.999), environment))),
-        Reactive(0.7, "reactive 70 %"),
-        Reactive(target, "reactive tuned"),
-        ForecastMean(0.0, "forecast mean"),
-        ForecastMean(headroom_frac, f"forecast mean +{100 * headroom_frac:.0f} %"),
-        Newsvendor(),
-    ]
-    before = int(
-        servers_for(train.iloc[-1], environment)
-    )  # the fleet at the start knows nothing of the first test tick
-    runs = {p.name: simulate(test, p, environment, forecast=rolling, initial_servers=before) for p in policies}
-    notes += (f"the reactive target tuned on the past is {100 * target:.0f} %",)
-    ahead = max(horizon + 1, math.ceil(DECISION_MINUTES * 60 / environment.tick_seconds))
-    recent = known[
-        known.index
-        >= test.index[-1] - pd.Timedelta(days=_affordable_days(train_days, ahead, environment.tick_seconds)[0])
-    ]
-    model = fit_short_term(recent, horizon_ticks=ahead)
-    outlook = model.forecast(recent, n_draws=n_draws, rng=rng)
+    outlook = _outlook(rolled, known, n_draws, rng)
     if servers_now is None:
-        servers_now = int(runs["newsvendor"].ticks[["servers", "booting"]].iloc[-1].sum())
+        servers_now = int(runs[policies[-1]].ticks[["servers", "booting"]].iloc[-1].sum())
         notes += (
-            f"the present fleet is not known, so {servers_now} is the one that the newsvendor policy has at the end of the judged days",
+            f"the present fleet is not known, so {servers_now} is the one that the {policies[-1]} policy has at the end of the judged days",
         )
     decision = decide(outlook, environment, servers_now)
-    return Line(
-        train,
-        test,
-        environment,
-        rolling,
-        runs,
-        score_table(list(runs.values())),
-        outlook,
-        decision,
-        (*notes, *model.notes),
-    )
+    return Line(train, test, environment, rolling, runs, score_table(list(runs.values())), outlook, decision, notes)
+
+
+def _outlook(rolled: RollingQuantiles, known: pd.Series, n_draws: int, rng: np.random.Generator) -> Forecast:
+    """The last row of `rolled` as a Forecast issued with the last of `known`; paths ordered as past errors were."""
+    horizon = rolled.mean.shape[1]
+    quantiles, levels = with_tails(rolled.quantiles[-1].astype(float), rolled.levels, lowest=0.0)
+    seen = known.loc[rolled.timestamps[:-1]].to_numpy(float)
+    if len(seen) - horizon + 1 >= LEAST_VECTORS:
+        came = np.lib.stride_tricks.sliding_window_view(seen, horizon)
+        low, middle, high = (rolled.at(level)[: len(came)] for level in (0.1, 0.5, 0.9))
+        errors = (came - middle) / np.maximum(high - low, np.finfo(float).tiny)
+    else:
+        came = np.lib.stride_tricks.sliding_window_view(np.log1p(known.to_numpy(float)), horizon + 1)
+        errors = came[:, 1:] - came[:, :1]
+    step = (known.index[1] - known.index[0]).total_seconds()
+    return Forecast.from_quantiles(
+        quantiles[None], levels, errors[rng.integers(0, len(errors), n_draws)], issued_at=known.index[-1],
+        step_seconds=step, unit=f"{known.name} per {step:g} s", model=rolled.model, rng=rng,
+    )  # fmt: skip
 
 
 def _as_utc(text: str) -> pd.Timestamp:

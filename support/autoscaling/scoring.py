@@ -12,9 +12,10 @@ from support.autoscaling.policies import servers_for
 from support.autoscaling.simulate import Run
 from support.errors import SchemaError
 
-__all__ = ["budget_burn", "cost_difference", "elasticity", "score", "score_table"]
+__all__ = ["block_seconds", "budget_burn", "cost_difference", "elasticity", "score", "score_table"]
 
 SECONDS_PER_DAY = 86_400
+LEAST_DAYS, BLOCKS_OF_SHORT = 3, 10  # a test of fewer days is drawn in so many blocks
 
 
 def score(run: Run) -> dict[str, float]:
@@ -98,6 +99,19 @@ def budget_burn(slo_frac: float, target_frac: float) -> float:
     if target_frac >= 1:
         return math.inf if missed > 0 else 0.0
     return missed / (1 - target_frac)
+
+
+def block_seconds(test: pd.Series) -> float:
+    """Length of the blocks in which `cost_difference` draws the ticks of `test`: a day, or a tenth of less than three days.
+
+    Example:
+        >>> block_seconds(pd.Series(0.0, index=pd.date_range("2026-01-01", periods=144, freq="10s")))
+        150.0
+    """
+    tick = (test.index[1] - test.index[0]).total_seconds()
+    if len(test) * tick >= LEAST_DAYS * SECONDS_PER_DAY:
+        return float(SECONDS_PER_DAY)
+    return math.ceil(len(test) / BLOCKS_OF_SHORT) * tick
 
 
 def score_table(runs: Sequence[Run]) -> pd.DataFrame:

@@ -3,75 +3,31 @@
 from __future__ import annotations
 
 import argparse
-import base64
-import io
 import sys
 import time
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
-from typing import Any
 
 import matplotlib
 import numpy as np
-import pandas as pd
-from jinja2 import Environment as Templates
-from jinja2 import FileSystemLoader
 
-from support.autoscaling import Line, run_line
+from support.autoscaling import run_line
+from support.autoscaling.rolling import roll_aggregated
 from support.errors import BookError
-from support.plotting import COLORS, fan, table_html, use_style
-from support.telemetry import Telemetry, load
+from support.forecasting import roll_calibrated
+from support.operations.report_page import report_html
+from support.telemetry import load
 from support.writing import plural, write_together
 
-__all__ = ["main", "report_html"]
+__all__ = ["main"]
 
 DAY_SECONDS = 86_400
-FORMATS = {
-    "cost (USD)": ",.2f", "servers (USD)": ",.2f", "starts (USD)": ",.2f", "drops (USD)": ",.2f", "dropped (%)": ".3f",
-    "minute SLO (%)": ".2f", "churn (%)": ".1f", "mean servers": ".1f",
-}  # fmt: skip
-
-
-def report_html(telemetry: Telemetry, line: Line) -> str:
-    """The report as one self-contained HTML page: decision, what was read, forecast, policies, assumptions."""
-    world, decision = line.environment, line.decision
-    scores = _scores(line)
-    span = f"{line.test.index[0]:%Y-%m-%d %H:%M} to {line.test.index[-1]:%Y-%m-%d %H:%M} UTC"
-    sections: list[dict[str, Any]] = [
-        {
-            "title": "What comes next",
-            "figure": _figure(line),
-            "alt": "Recent demand, and a fan of 50 and 90 percent prediction intervals",
-            "caption": f"The last {plural(round(len(_recent(line)) * world.tick_seconds / 3600, 1), 'hour')} of {line.test.name} per {world.tick_seconds:g} s, and the 50 % and 90 % prediction intervals.",
-        },
-        {
-            "title": "What each policy would have cost",
-            "text": f"All policies met the same {len(line.test):,} intervals, {span}, which the forecaster had not seen. "
-            f"Minute SLO: share of intervals without a drop and with a mean wait of at most {world.slo_wait_seconds:,.3g} s. Churn: share of intervals with a change.",
-            "notes": line.notes,
-            "table": table_html(scores, formats=FORMATS),
-        },
-        {
-            "title": "What was read, and what was changed",
-            "text": f"Demand is the metric {line.test.name!r} per interval of {telemetry.step_seconds:g} s, "
-            f"{line.train.index[0]:%Y-%m-%d %H:%M} to {line.test.index[-1]:%Y-%m-%d %H:%M} UTC. The forecaster and the tuned rule learn from what lies before {line.test.index[0]:%Y-%m-%d %H:%M}.",
-            "table": table_html(telemetry.quality_report(), formats={"rows": ",.0f"}, index=False),
-        },
-        {
-            "title": "What was assumed",
-            "text": "Each is a choice, not a measurement. Run the command again with your own values (--help lists every option).",
-            "table": table_html(_assumptions(line), index=False),
-        },
-    ]
-    when = f" by {decision.effective_by:%Y-%m-%d %H:%M} UTC" if decision.action != "hold" else ""
-    headline = f"{decision.action.capitalize()}: {decision.servers_now} to {plural(decision.servers, 'server')}{when}."
-    folder = FileSystemLoader(str(Path(__file__).parent))
-    template = Templates(loader=folder, autoescape=True).get_template("report.html")
-    return template.render(
-        title=f"Capacity report: {Path(telemetry.source).name}", provenance=telemetry.provenance, decision=decision, headline=headline,
-        minutes=f"{decision.horizon_seconds / 60:g}", sections=sections, written=f"{pd.Timestamp.now('UTC'):%Y-%m-%d %H:%M} UTC",
-    )  # fmt: skip
+AGGREGATED_SECONDS = (
+    60.0  # ticks for which experts are aggregated; finer ones are many, and one expert takes minutes less
+)
+MOST_SERVERS = 10_000  # that the plan and the optimum weigh one by one
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -95,8 +51,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
         for repair in telemetry.repairs:
             print(f"  {repair.what}: {repair.count:,}")
         print(f"fitting and simulating on {len(demand):,} intervals of {telemetry.step_seconds:g} s", flush=True)
+        rng_line, rng_trees, rng_draws = (
+            np.random.default_rng(s) for s in np.random.SeedSequence(options.seed).spawn(3)
+        )
         line = run_line(
-            demand, train_days=options.train_days, test_days=options.test_days, rng=np.random.default_rng(options.seed),
+            demand, train_days=options.train_days, test_days=options.test_days, rng=rng_line,
+            roll=partial(roll_aggregated, rng=rng_trees) if telemetry.step_seconds >= AGGREGATED_SECONDS else roll_calibrated,
             servers_at_peak=options.servers_at_peak, drop_cost_ratio=options.drop_cost_ratio,
             price_server_hour_usd=options.price_server_hour_usd, boot_delay_seconds=options.boot_delay_seconds,
             cooldown_seconds=options.cooldown_seconds, servers_now=options.servers_now,
@@ -108,12 +68,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
             line = replace(line, decision=replace(line.decision, reason=line.decision.reason + assumed))
         for note in line.notes:
             print(f"  {note}")
-        print("writing the report", flush=True)
-        write_together(
-            out,
-            {"report.html": report_html(telemetry, line), "decision.json": line.decision.to_json() + "\n"},
-            named_by="--out",
-        )
+        print("computing the optimum and writing the report", flush=True)
+        page = report_html(telemetry, line, rng=rng_draws)
+        write_together(out, {"report.html": page, "decision.json": line.decision.to_json() + "\n"}, named_by="--out")
     except BookError as error:
         print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
         return 2
@@ -134,6 +91,10 @@ def _check(options: argparse.Namespace) -> None:
     for name, value in vars(options).items():
         if value == "" or (isinstance(value, float) and not np.isfinite(value)):
             raise BookError(f"{name} is {value!r}; give a finite number or a name, or leave the option out.")
+    if options.servers_at_peak > MOST_SERVERS:
+        raise BookError(
+            f"servers_at_peak is {options.servers_at_peak:g}, and the report counts to {MOST_SERVERS:,}. Count servers in groups, with the price of a group."
+        )
     if options.seed < 0 or not (options.step_seconds is None or 0 < options.step_seconds <= DAY_SECONDS):
         raise BookError(
             f"seed {options.seed}, step_seconds {options.step_seconds}: a seed is 0 or more, a step over 0 and at most {DAY_SECONDS} s."
@@ -168,85 +129,10 @@ def _parser() -> argparse.ArgumentParser:
     ):
         parser.add_argument(f"--{name}", type=float, default=default, help=f"{told} (default: {default:g})")
     parser.add_argument(
-        "--servers-now", type=int, help="your servers at the end of the data (default: those of the newsvendor policy)"
+        "--servers-now", type=int, help="your servers at the end of the data (default: those of the stochastic MPC)"
     )
     parser.add_argument("--seed", type=int, default=20261121, help="seed of the sample paths")
     return parser
-
-
-def _recent(line: Line) -> pd.Series:
-    """The last two hours before the outlook, or the last 12 intervals where these are longer."""
-    return line.test.iloc[-max(12, round(7200 / line.environment.tick_seconds)) :]
-
-
-def _figure(line: Line) -> str:
-    import matplotlib.pyplot as plt
-
-    use_style()
-    figure, axes = plt.subplots()
-    recent = _recent(line)
-    bands = {
-        name: (line.outlook.interval(level)[0][0], line.outlook.interval(level)[1][0])
-        for name, level in (("90 %", 0.9), ("50 %", 0.5))
-    }
-    fan(axes, line.outlook.timestamps, bands)
-    axes.plot(recent.index, recent, color=COLORS["ink"], label="demand")
-    axes.plot(line.outlook.timestamps, line.outlook.quantile(0.5)[0], label="median")
-    axes.set_ylabel(f"{line.test.name} per {line.environment.tick_seconds:g} s")
-    axes.set_xlabel("time (UTC)")
-    axes.set_ylim(bottom=0)
-    axes.legend(loc="lower left", bbox_to_anchor=(0, 1), ncols=4)
-    buffer = io.BytesIO()
-    figure.savefig(buffer, format="png", metadata={"Software": None})
-    plt.close(figure)
-    return base64.b64encode(buffer.getvalue()).decode()
-
-
-def _scores(line: Line) -> pd.DataFrame:
-    """The policies' bills by part and their promises, best first."""
-    parts = pd.DataFrame({name: run.costs for name, run in line.runs.items()}).T
-    frame = line.table.join(parts).sort_values("cost_usd")
-    columns = [
-        "cost_usd",
-        "servers",
-        "starts",
-        "drops",
-        "dropped_percent",
-        "minute_slo_percent",
-        "churn_percent",
-        "mean_servers",
-    ]
-    return frame[columns].set_axis(list(FORMATS), axis=1).rename_axis(None).rename_axis("policy", axis=1)
-
-
-def _assumptions(line: Line) -> pd.DataFrame:
-    world = line.environment
-    rows = [
-        ("price of a server (USD/hour)", f"{world.price_server_hour_usd:g}"),
-        (
-            "work of a server (per interval), so that its number just carries the busiest past intervals",
-            f"{world.capacity_per_tick:,.1f}",
-        ),
-        ("price of a dropped unit of demand (USD)", f"{world.price_drop_usd:.3g}"),
-        ("quantile of demand worth serving at these prices", f"{100 * world.critical_fractile:.2f} %"),
-        ("boot delay (intervals)", f"{world.boot_delay_ticks}"),
-        ("cooldown (intervals)", f"{world.cooldown_ticks}"),
-        ("fewest and most servers", f"{world.min_servers} to {world.max_servers}"),
-        ("longest mean wait of a good interval (s)", f"{world.slo_wait_seconds:,.3g}"),
-    ]
-    options = [
-        "price-server-hour-usd",
-        "servers-at-peak",
-        "drop-cost-ratio",
-        "drop-cost-ratio",
-        "boot-delay-seconds",
-        "cooldown-seconds",
-        "",
-        "",
-    ]
-    frame = pd.DataFrame(rows, columns=["assumption", "value"])
-    frame["option"] = [f"--{name}" if name else "" for name in options]
-    return frame
 
 
 if __name__ == "__main__":

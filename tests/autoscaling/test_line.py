@@ -7,11 +7,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from support.autoscaling import Environment, Reactive, run_line, simulate, split, tune_reactive
-from support.autoscaling.line import TARGETS
+from support.autoscaling.catalog import TARGETS
+from support.autoscaling.line import LINE_POLICIES
 from support.errors import BookError, SchemaError, TooShortError
+from support.forecasting import roll_calibrated
 from support.telemetry import synthetic
 
-NAMES = ["static", "reactive 70 %", "reactive tuned", "forecast mean", "forecast mean +20 %", "newsvendor"]
+NAMES = [*LINE_POLICIES, "forecast mean +20 %"]
 
 
 def demand_of(days, step, seed=1):
@@ -130,6 +132,49 @@ def test_tuning_by_brute_force():
     world = Environment.for_demand(train)
     costs = {target: simulate(train.iloc[-2 * 288 :], Reactive(target), world).cost_usd for target in TARGETS}
     assert tune_reactive(train, world, days=2.0) == min(costs, key=costs.get)
+
+
+@pytest.mark.parametrize("days", [0.2, 2.0])
+def test_the_outlook_is_what_the_judged_forecaster_says_next(days):
+    demand = demand_of(9, 300)
+    begin, end = (demand.index[-1 - round(k * 288)] for k in (2 + days, 2))
+    past = demand[demand.index <= end]
+    line = run_line(
+        past, train_days=5, test_days=days, n_draws=400, rng=np.random.default_rng(4), policies=("newsvendor",)
+    )
+    start = line.test.index[0]
+    assert start > begin
+    ahead = line.outlook.quantiles.shape[1]
+    told = roll_calibrated(  # with the next tick as it truly came, which no forecast of it may have seen
+        demand[line.train.index[0] : end + pd.Timedelta("5min")], start, train_days=5, horizon_ticks=ahead
+    )
+    for position, level in enumerate(line.outlook.levels):
+        if level in told.levels:
+            np.testing.assert_allclose(line.outlook.quantiles[0, :, position], told.at(level)[-1], rtol=1e-6)
+    assert (line.outlook.paths >= 0).all() and set(line.runs) == {"newsvendor", "forecast mean +20 %"}
+    np.testing.assert_allclose(
+        np.quantile(line.outlook.paths[0], 0.5, axis=0), line.outlook.quantile(0.5)[0], rtol=0.03
+    )
+
+
+def test_paths_move_together_as_the_errors_did():
+    """Demand whose error lasts: every path stays on its side; demand with fresh noise: the steps know nothing of each other."""
+    rng = np.random.default_rng(5)
+    index = pd.date_range("2026-01-05", periods=3000, freq="300s", tz="UTC")
+    lasting, fresh = np.zeros(3000), 40 * rng.standard_normal(3000)
+    for k in range(1, 3000):
+        lasting[k] = 0.98 * lasting[k - 1] + 8 * rng.standard_normal()
+    together = {}
+    for name, noise in (("lasting", lasting), ("fresh", fresh)):
+        demand = pd.Series(400 + noise, index=index, name="requests").clip(lower=0)
+        line = run_line(demand, train_days=6, test_days=3, n_draws=2000, rng=rng, policies=("newsvendor",))
+        together[name] = np.corrcoef(line.outlook.paths[0].T)[1, 4]
+    assert together["lasting"] > 0.5 and abs(together["fresh"]) < 0.2
+
+
+def test_days_without_end_are_refused():
+    with pytest.raises(SchemaError, match="positive and finite"):
+        split(demand_of(3, 300), train_days=1, test_days=float("inf"))
 
 
 def test_zeros_are_refused():

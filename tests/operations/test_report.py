@@ -69,11 +69,21 @@ def test_the_command_writes_a_self_contained_page_and_a_decision(tmp_path):
         "rows read",
         "price of a server",
         "only 2.5 days",
+        "kubernetes hpa",
+        "stochastic MPC",
+        "above the optimum",
     ):
         assert words in text
     decision = Decision.from_json((tmp_path / "report" / "decision.json").read_text(encoding="utf-8"))
     assert decision.servers_now == 7 and decision.expected_cost_usd <= decision.expected_cost_of_nothing_usd
-    assert f"{decision.servers_now} to {decision.servers} servers" in text and decision.reason in text
+    course = f"{decision.servers} server" if decision.action == "hold" else f"7 to {decision.servers} server"
+    assert f"{decision.action.capitalize()}: {course}" in text and decision.reason in text
+    rows = re.findall(r"<th>([^<]+)</th>\s*((?:<td>[\d,.]+</td>\s*){8})", text)
+    names, values = zip(
+        *((name, [float(v) for v in re.findall(r"<td>([\d,.]+)", row)]) for name, row in rows), strict=True
+    )
+    assert names[0] == "optimum" and len(names) == 9 and sorted(v[0] for v in values) == [v[0] for v in values]
+    assert all(abs(sum(v[1:4]) - v[0]) <= 0.016 for v in values)  # servers, starts and drops, each rounded to a cent
 
 
 @pytest.mark.parametrize("step", [10, 3600])
@@ -170,6 +180,7 @@ def test_bad_input_is_one_sentence_and_leaves_nothing(tmp_path, capsys, kind):
         (["--step-seconds", "0"], "step_seconds"),
         (["--test-days", "inf"], "test_days"),
         (["--seed", "-1"], "seed"),
+        (["--servers-at-peak", "1e9"], "groups"),
         (["--timezone", ""], "timezone"),
     ],
 )
