@@ -1,4 +1,4 @@
-"""Counts in words, and several small text files written together: all of them or none."""
+"""Amounts and counts in words, and several small text files written together: all of them or none."""
 
 from __future__ import annotations
 
@@ -10,7 +10,17 @@ from pathlib import Path
 
 from support.errors import BookError
 
-__all__ = ["plural", "write_together"]
+__all__ = ["amount", "plural", "write_together"]
+
+
+def amount(value: float) -> str:
+    """A number of any size for a sentence: whole from 100 on, three significant digits below.
+
+    Example:
+        >>> amount(12345.6), amount(-0.04567)
+        ('12,346', '-0.0457')
+    """
+    return f"{value:,.0f}" if abs(value) >= 100 else f"{value:.3g}"
 
 
 def plural(number: float, noun: str) -> str:

@@ -9,6 +9,7 @@ from support.autoscaling.environment import Decision, Environment
 from support.autoscaling.policies import servers_for
 from support.errors import SchemaError
 from support.forecasting import Forecast
+from support.writing import amount
 
 __all__ = ["decide", "expected_costs"]
 
@@ -79,16 +80,13 @@ def decide(
     effective = decided + step * environment.boot_delay_ticks if best > servers_now else decided
     peak, high = np.quantile(forecast.paths[0].max(axis=1), [0.5, 0.95])  # of the peak, not the peak of the quantiles
     reason = (
-        f"Over the next {forecast.paths.shape[2] * environment.tick_seconds / 60:g} minutes demand peaks at {_amount(peak)} (median) and "
-        f"{_amount(high)} (95 % quantile) {forecast.unit}; one server completes {_amount(environment.capacity_per_tick)}, so "
+        f"Over the next {forecast.paths.shape[2] * environment.tick_seconds / 60:g} minutes demand peaks at {amount(peak)} (median) and "
+        f"{amount(high)} (95 % quantile) {forecast.unit}; one server completes {amount(environment.capacity_per_tick)}, so "
         f"{best} {'server costs' if best == 1 else 'servers cost'} least in expectation: {table.cost_usd[best]:.2f} USD against {table.cost_usd[servers_now]:.2f} USD "
-        f"with the present {servers_now}."
+        f"with the present {servers_now}"
+        + (f", a bad interval counted with {amount(price_bad_tick_usd)} USD." if price_bad_tick_usd else ".")
     )
     return Decision(
         servers_now, best, decided, effective, reason, float(table.cost_usd[best]), float(table.cost_usd[servers_now]),
         float(table.risk_frac[best]), float(table.risk_frac[servers_now]), float(forecast.paths.shape[2] * environment.tick_seconds),
     )  # fmt: skip
-
-
-def _amount(value: float) -> str:
-    return f"{value:,.0f}" if value >= 100 else f"{value:.3g}"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -13,19 +13,22 @@ import pandas as pd
 from support.autoscaling.catalog import build_policy
 from support.autoscaling.decisions import decide
 from support.autoscaling.environment import Decision, Environment
+from support.autoscaling.mpc import StochasticMPC
 from support.autoscaling.policies import ForecastMean, Reactive, servers_for
+from support.autoscaling.promise import asked_of_past, price_of_promise
 from support.autoscaling.scoring import score_table
-from support.autoscaling.simulate import Run, simulate
+from support.autoscaling.simulate import Policy, Run, simulate
 from support.errors import SchemaError, TooShortError
 from support.forecasting import Forecast, RollingQuantiles, roll_calibrated
 from support.forecasting.joint_paths import with_tails
-from support.writing import plural
+from support.writing import amount, plural
 
 __all__ = ["LINE_POLICIES", "Line", "run_line", "split", "unit_notes"]
 
 LINE_POLICIES = (
     "static", "reactive 70 %", "reactive tuned", "kubernetes hpa", "forecast mean", "newsvendor", "stochastic MPC",
 )  # fmt: skip
+PROMISED, TUNING_DAYS = "MPC for the promise", 7.0
 DECISION_MINUTES, MOST_AHEAD = 30, 60  # a forecast looks so far ahead, in at most so many ticks, and past every boot
 LEAST_VECTORS = 50  # errors of the judged forecasts, for the dependence of paths; with fewer, those of persistence
 MOST_CELLS = 8_000_000  # rows times horizon of one fit; keeps fine ticks within about 2 GB
@@ -103,47 +106,72 @@ def split(
 def run_line(
     demand: pd.Series, *, train_days: float = 28.0, test_days: float = 14.0, test_start: str = "", headroom_frac: float = 0.2,
     policies: Sequence[str] = LINE_POLICIES, roll: Callable[..., RollingQuantiles] = roll_calibrated,
-    servers_now: int | None = None, n_draws: int = 500, rng: np.random.Generator, **world: Any,
+    slo_percent: float | None = None, servers_now: int | None = None, n_draws: int = 500, rng: np.random.Generator,
+    **world: Any,
 ) -> Line:  # fmt: skip
     """Run the line on `demand` (n_time,), requests per tick; `world` goes to `Environment.for_demand`.
 
     `policies` of the catalogue, and the forecast mean with `headroom_frac`, meet the same unseen days. roll: the
     forecaster, such as `roll_calibrated` or a partial `roll_aggregated`; it learns from the `train_days` before each day.
-    What it says at the end of the data is the outlook that is decided on; its paths depend on each other as its errors on
-    the unseen days did. servers_now: your fleet at the end of the data (default: that of the last of `policies`). `notes`
-    say in words what was rounded, shortened or assumed. Raises TooShortError, SchemaError.
+    What it says at the end of the data is the outlook that is decided on; its paths depend on each other as its past errors
+    did. slo_percent: a promised share of good ticks; with one, `price_of_promise` on the last week of the past, a third of
+    a shorter one, prices a bad tick for an MPC that joins the policies and for the decision. servers_now: your fleet at the
+    end of the data (default: that of the last of the policies). `notes` say in words what was rounded, shortened or
+    assumed. Raises TooShortError, SchemaError.
     """
     train, test, notes = split(demand, train_days=train_days, test_days=test_days, test_start=test_start)
     environment = Environment.for_demand(train, **world)
     tick, delay = environment.tick_seconds, environment.boot_delay_ticks
+    n_tuning, price_bad_tick_usd = 0, 0.0
+    if slo_percent is not None:
+        asked_of_past(slo_percent)
+        environment = replace(environment, slo_target_frac=slo_percent / 100)
+        n_tuning = min(round(TUNING_DAYS * 86_400 / tick), len(train) // 3)
     horizon = max(delay + environment.cooldown_ticks + 2, min(math.ceil(60 * DECISION_MINUTES / tick), MOST_AHEAD))
-    notes += unit_notes(train, environment, world.get("boot_delay_seconds", 300.0))
     fit_days, cut = _affordable_days(train_days, horizon, tick)
-    notes += cut
     known = pd.concat([train, test])
     after = known.iloc[[-1]].set_axis(known.index[[-1]] + pd.Timedelta(seconds=tick))  # no forecast sees its own tick
     rolled = roll(
-        pd.concat([known, after]), test.index[0], train_days=fit_days, horizon_ticks=horizon,
+        pd.concat([known, after]), known.index[len(train) - n_tuning], train_days=fit_days, horizon_ticks=horizon,
         lag_ticks=environment.metric_lag_ticks,
     )  # fmt: skip
-    rolling = rolled.rows(0, -1)
-    chosen = [build_policy(name, environment, train) for name in policies]
-    margin = ForecastMean(headroom_frac, f"forecast mean +{100 * headroom_frac:.0f} %")
-    before = int(servers_for(train.iloc[-1], environment))  # the first fleet knows nothing of the first test tick
-    runs = {p.name: simulate(test, p, environment, forecast=rolling, initial_servers=before) for p in (*chosen, margin)}
-    notes += (f"forecasts: {rolled.model}",)
+    rolling = rolled.rows(n_tuning, -1)
+    notes += (
+        *unit_notes(train, environment, world.get("boot_delay_seconds", 300.0)),
+        *cut,
+        f"forecasts: {rolled.model}",
+    )
+    chosen: list[Policy] = [build_policy(name, environment, train) for name in policies]
     notes += tuple(
         f"the reactive target tuned on the past is {100 * p.target_utilization:.0f} %"
         for p in chosen
         if isinstance(p, Reactive) and p.name == "reactive tuned"
     )
+    if slo_percent is not None:
+        tuning = train.iloc[len(train) - n_tuning :]
+        first = int(servers_for(train.iloc[-n_tuning - 1], environment))
+        price_bad_tick_usd, kept = price_of_promise(
+            tuning, rolled.rows(0, n_tuning), environment, slo_percent=slo_percent, initial_servers=first
+        )
+        chosen.append(StochasticMPC(name=PROMISED, price_bad_tick_usd=price_bad_tick_usd))
+        notes += (
+            f"to keep {slo_percent:g} % of good ticks {PROMISED} reckons with {amount(price_bad_tick_usd)} USD for a bad one, "
+            + (
+                "set on the last week of the past"
+                if kept
+                else "the most that was tried, and did not keep them in the past"
+            ),
+        )
+    margin = ForecastMean(headroom_frac, f"forecast mean +{100 * headroom_frac:.0f} %")
+    before = int(servers_for(train.iloc[-1], environment))  # the first fleet knows nothing of the first test tick
+    runs = {p.name: simulate(test, p, environment, forecast=rolling, initial_servers=before) for p in (margin, *chosen)}
     outlook = _outlook(rolled, known, n_draws, rng)
     if servers_now is None:
-        servers_now = int(runs[policies[-1]].ticks[["servers", "booting"]].iloc[-1].sum())
+        servers_now = int(runs[chosen[-1].name].ticks[["servers", "booting"]].iloc[-1].sum())
         notes += (
-            f"the present fleet is not known, so {servers_now} is the one that the {policies[-1]} policy has at the end of the judged days",
+            f"the present fleet is not known, so {servers_now} is the one that {chosen[-1].name} has at the end of the judged days",
         )
-    decision = decide(outlook, environment, servers_now)
+    decision = decide(outlook, environment, servers_now, price_bad_tick_usd=price_bad_tick_usd)
     return Line(train, test, environment, rolling, runs, score_table(list(runs.values())), outlook, decision, notes)
 
 

@@ -60,6 +60,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             servers_at_peak=options.servers_at_peak, drop_cost_ratio=options.drop_cost_ratio,
             price_server_hour_usd=options.price_server_hour_usd, boot_delay_seconds=options.boot_delay_seconds,
             cooldown_seconds=options.cooldown_seconds, servers_now=options.servers_now,
+            slo_percent=options.slo_percent,
         )  # fmt: skip
         if options.servers_now is None:
             assumed = (
@@ -129,7 +130,12 @@ def _parser() -> argparse.ArgumentParser:
     ):
         parser.add_argument(f"--{name}", type=float, default=default, help=f"{told} (default: {default:g})")
     parser.add_argument(
-        "--servers-now", type=int, help="your servers at the end of the data (default: those of the stochastic MPC)"
+        "--servers-now",
+        type=int,
+        help="your servers at the end of the data (default: those of the last policy, the MPC)",
+    )
+    parser.add_argument(
+        "--slo-percent", type=float, help="promised share of good intervals, such as 99.9 (default: none)"
     )
     parser.add_argument("--seed", type=int, default=20261121, help="seed of the sample paths")
     return parser

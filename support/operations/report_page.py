@@ -16,6 +16,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from support.autoscaling import Line, cost_difference, score, servers_for
+from support.autoscaling.line import PROMISED
 from support.autoscaling.oracle import Optimum, optimum, regret
 from support.autoscaling.oracle_bound import measured_bound
 from support.autoscaling.scoring import block_seconds
@@ -59,6 +60,7 @@ def report_html(telemetry: Telemetry, line: Line, *, rng: np.random.Generator) -
                 f"all met the same {len(line.test):,} intervals, {span}, which the forecaster had not seen; the optimum knew them",
                 f"minute SLO: share of intervals without a drop and with a mean wait of at most {world.slo_wait_seconds:,.3g} s; churn: share of intervals with a change",
                 _bound(line),
+                *_promise(line),
                 *line.notes,
             ],
             "table": table_html(scores, formats=FORMATS),
@@ -159,6 +161,18 @@ def _bound(line: Line) -> str:
     return str(measured_bound(line.test, prepared, world))
 
 
+def _promise(line: Line) -> list[str]:
+    """Who kept a promise of good intervals, if there is one among the policies."""
+    if PROMISED not in line.runs:
+        return []
+    asked, share = 100 * line.environment.slo_target_frac, line.table["minute_slo_percent"]
+    kept = line.table.cost_usd[share >= asked].sort_values()
+    told = ", ".join(f"{name} ({cost:,.2f} USD)" for name, cost in kept.items()) or "none"
+    return [
+        f"policies that kept the promise of {asked:g} % of good intervals on these days: {told}; {PROMISED} had {share[PROMISED]:.2f} %"
+    ]
+
+
 def _bills(line: Line, best: Optimum) -> pd.DataFrame:
     """The bills of policies and optimum by part and their promises, the cheapest first."""
     runs = {BEST: best.run} | line.runs
@@ -185,6 +199,7 @@ def _assumptions(line: Line) -> pd.DataFrame:
         ("cooldown (intervals)", f"{world.cooldown_ticks}"),
         ("fewest and most servers", f"{world.min_servers} to {world.max_servers}"),
         ("longest mean wait of a good interval (s)", f"{world.slo_wait_seconds:,.3g}"),
+        ("promised share of good intervals", f"{100 * world.slo_target_frac:g} %" if PROMISED in line.runs else "none"),
     ]
     options = [
         "price-server-hour-usd",
@@ -195,6 +210,7 @@ def _assumptions(line: Line) -> pd.DataFrame:
         "cooldown-seconds",
         "",
         "",
+        "slo-percent",
     ]
     frame = pd.DataFrame(rows, columns=["assumption", "value"])
     frame["option"] = [f"--{name}" if name else "" for name in options]

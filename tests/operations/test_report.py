@@ -108,6 +108,14 @@ def test_hostile_column_values_do_not_reach_the_page_as_markup(tmp_path):
     assert "<script>" not in text and "<img src=x" not in text
 
 
+def test_a_promise_has_its_policy_its_note_and_its_price(tmp_path):
+    table(days=9).to_csv(tmp_path / "my.csv", index=False)
+    assert main([str(tmp_path / "my.csv"), "--out", str(tmp_path / "out"), "--slo-percent", "99"]) == 0
+    text = (tmp_path / "out" / "report.html").read_text(encoding="utf-8")
+    for words in ("MPC for the promise", "kept the promise of 99 %", "a bad interval counted with", "--slo-percent"):
+        assert words in text
+
+
 def sparse(path):
     with path.open("wb") as file:
         file.truncate(5_000_000_000)
@@ -181,6 +189,7 @@ def test_bad_input_is_one_sentence_and_leaves_nothing(tmp_path, capsys, kind):
         (["--test-days", "inf"], "test_days"),
         (["--seed", "-1"], "seed"),
         (["--servers-at-peak", "1e9"], "groups"),
+        (["--slo-percent", "100"], "slo_percent"),
         (["--timezone", ""], "timezone"),
     ],
 )

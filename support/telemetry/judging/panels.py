@@ -11,7 +11,7 @@ from matplotlib.dates import AutoDateLocator, ConciseDateFormatter
 from support.plotting import COLORS
 from support.telemetry.calendars import calendar_features
 from support.telemetry.schema import METRICS, Telemetry
-from support.writing import plural
+from support.writing import amount, plural
 
 __all__ = [
     "anomalies",
@@ -81,7 +81,7 @@ def distribution(axes: Axes, values: pd.Series, groups: pd.Series) -> None:
         for share, text, height in ((0.5, "median", 0.99), (0.95, "P95", 0.89)):
             at = values.quantile(share)
             axes.axvline(at, color=COLORS["orange"], linewidth=1.4)
-            said, place = f" {text} {_number(at)}", axes.get_xaxis_transform()
+            said, place = f" {text} {amount(at)}", axes.get_xaxis_transform()
             axes.text(at, height, said, transform=place, va="top", color=COLORS["orange"])
         axes.set_ylabel("% of values")
         axes.set_title("2  Distribution")
@@ -253,7 +253,7 @@ def anomalies(axes: Axes, telemetry: Telemetry, values: pd.Series) -> None:
     axes.plot(series.index, series, color=COLORS["ink"], linewidth=1.0)
     if not len(spans):
         axes.plot([first], [values.max()], "o", color=COLORS["orange"])
-        axes.annotate(f"  {_number(values.max())}, {place}", (first, values.max()), color=COLORS["orange"])
+        axes.annotate(f"  {amount(values.max())}, {place}", (first, values.max()), color=COLORS["orange"])
     for kind, color in zip(spans["kind"].unique(), SPAN_COLORS, strict=False):
         for number, span in enumerate(spans[spans["kind"] == kind].itertuples()):
             said = None if number else str(kind).replace("_", " ")
@@ -279,7 +279,3 @@ def _headroom(axes: Axes, shown: np.ndarray) -> None:
     """Room for a legend above the lines, and zero in sight."""
     low, high = min(0.0, float(np.nanmin(shown))), float(np.nanmax(shown))
     axes.set_ylim(low, high + 0.25 * (high - low) + 1e-9)
-
-
-def _number(value: float) -> str:
-    return f"{value:,.0f}" if abs(value) >= 100 else f"{value:.3g}"
