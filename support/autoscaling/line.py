@@ -183,7 +183,7 @@ def _outlook(rolled: RollingQuantiles, known: pd.Series, n_draws: int, rng: np.r
     if len(seen) - horizon + 1 >= LEAST_VECTORS:
         came = np.lib.stride_tricks.sliding_window_view(seen, horizon)
         low, middle, high = (rolled.at(level)[: len(came)] for level in (0.1, 0.5, 0.9))
-        errors = (came - middle) / np.maximum(high - low, np.finfo(float).tiny)
+        errors = (came - middle) / np.maximum(high - low, 1e-9 * (1 + middle))  # a spread may be nothing
     else:
         came = np.lib.stride_tricks.sliding_window_view(np.log1p(known.to_numpy(float)), horizon + 1)
         errors = came[:, 1:] - came[:, :1]

@@ -172,6 +172,16 @@ def test_paths_move_together_as_the_errors_did():
     assert together["lasting"] > 0.5 and abs(together["fresh"]) < 0.2
 
 
+def test_a_forecast_without_spread_still_has_paths():
+    """Nearly always nothing comes, so that most forecasts are a point and their errors have no scale."""
+    rng = np.random.default_rng(6)
+    index = pd.date_range("2026-01-05", periods=700, freq="300s", tz="UTC")
+    demand = pd.Series((rng.random(700) < 0.02) * 30.0, index=index, name="requests")
+    with np.errstate(over="raise", invalid="raise"):
+        line = run_line(demand, train_days=1.6, test_days=0.8, n_draws=50, rng=rng, policies=("newsvendor",))
+    assert np.isfinite(line.outlook.paths).all() and line.decision.servers >= 1
+
+
 def test_days_without_end_are_refused():
     with pytest.raises(SchemaError, match="positive and finite"):
         split(demand_of(3, 300), train_days=1, test_days=float("inf"))
