@@ -134,7 +134,7 @@ class Case:
     first: int
     notes: tuple[str, ...]
 
-    def run(self, policy: Policy, *, world: Environment | None = None) -> Run:
+    def run(self, policy: Policy, world: Environment | None = None) -> Run:
         """`policy` on the test days; with forecasts that know of bursts where it is named so."""
         rolling = self.bursty if "bursts" in policy.name else self.rolling
         return simulate(self.test, policy, world or self.world, forecast=rolling, initial_servers=self.first)
@@ -275,7 +275,7 @@ def main() -> None:
         if "table" in arguments.parts:
             results["traces"][name] = table_of(case)
         if "slo" in arguments.parts:
-            results["slo"].setdefault(name, {}).update(slo_of(case, arguments.families))
+            results["slo"].setdefault(name, {}).update(slo_of(case.run, case.world, arguments.families))
         if "spread" in arguments.parts:
             results.setdefault("spread", {})[name] = spread_of(case)
         results["verdicts"] = verdicts(results["traces"])

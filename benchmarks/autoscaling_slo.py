@@ -5,15 +5,12 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from benchmarks.record import stamp
-from support.autoscaling import Environment, Newsvendor, Policy, Reactive, score
+from support.autoscaling import Environment, Newsvendor, Policy, Reactive, Run, score
 from support.autoscaling.hpa_policy import KubernetesHPA
 from support.autoscaling.mpc import StochasticMPC
-
-if TYPE_CHECKING:
-    from benchmarks.autoscaling import Case
 
 __all__ = ["FAMILIES", "TARGETS_PERCENT", "least_surplus", "slo_of"]
 
@@ -68,16 +65,18 @@ def families(world: Environment) -> dict[str, Swept]:
     }
 
 
-def slo_of(case: Case, only: Sequence[str] = FAMILIES) -> dict[str, Any]:
-    """By family of `only`: the front of its settings and the best that keeps the SLO (None: none does); chosen in hindsight."""
+def slo_of(run: Callable[[Policy, Environment], Run], world: Environment, only: Sequence[str]) -> dict[str, Any]:
+    """By family of `only`: the front of its settings and the best that keeps the SLO (None: none does); chosen in hindsight.
+
+    run: a policy on the test days, planned in the environment given with it.
+    """
     found = {}
-    for name, family in families(case.world).items():
+    for name, family in families(world).items():
         if name not in only:
             continue
 
         def measure(knob: float, family: Swept = family) -> Point:
-            policy, world = family.make(knob)
-            scores = score(case.run(policy, world=world))
+            scores = score(run(*family.make(knob)))
             return {"knob": knob} | {key: round(float(scores[key]), 4) for key in KEPT}
 
         front, best = least_surplus(measure, family.grid, family.middle)

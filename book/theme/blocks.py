@@ -3,34 +3,17 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
-from typing import TYPE_CHECKING
 
 from book.theme.cells import cell_code
 from book.theme.highlight import highlight
+from book.theme.page import Handler, Page, wrap
 from book.theme.tables import finish_table
 from book.theme.text import Node, attributes, escape, has_type, plain
-
-if TYPE_CHECKING:
-    from book.theme.page import Page
 
 __all__ = ["BLOCKS"]
 
 LABELS = {"python": "Python", "bash": "Shell", "sh": "Shell", "yaml": "YAML", "json": "JSON", "toml": "TOML"}
 LABELS |= {"console": "Shell", "ini": "INI", "text": "", "markdown": "Markdown"}
-
-
-def _wrap(tag: str, kind: str = "") -> Callable[[Page, Node], str]:
-    def handler(page: Page, node: Node) -> str:
-        css = " ".join(filter(None, [kind, node.get("class")]))
-        return f"<{tag}{attributes(class_=css)}{page.anchor(node)}>{page.children(node)}</{tag}>"
-
-    return handler
-
-
-def paragraph(page: Page, node: Node) -> str:
-    """A paragraph."""
-    return f"<p{page.anchor(node)}>{page.children(node)}</p>"
 
 
 def heading(page: Page, node: Node) -> str:
@@ -64,9 +47,10 @@ def code(page: Page, node: Node) -> str:
 def list_(page: Page, node: Node) -> str:
     """A bulleted or numbered list; items with a check box are a task list."""
     tag = "ol" if node.get("ordered") else "ul"
-    start = node.get("start") if node.get("ordered") and node.get("start") not in (None, 1) else None
+    start = node.get("start", 1) if node.get("ordered") else 1
     tasks = any(item.get("checked") is not None for item in node.get("children", []))
-    return f"<{tag}{attributes(class_='b-tasks' if tasks else None, start=start)}{page.anchor(node)}>{page.children(node)}</{tag}>"
+    given = attributes(class_="b-tasks" if tasks else None, start=None if start == 1 else start)
+    return f"<{tag}{given}{page.anchor(node)}>{page.children(node)}</{tag}>"
 
 
 def list_item(page: Page, node: Node) -> str:
@@ -109,7 +93,7 @@ def container(page: Page, node: Node) -> str:
     """A figure, table or listing with its caption; the code of an executed figure stands before it."""
     kind = node.get("kind", "figure")
     if kind == "quote":
-        return _wrap("div", "b-quote")(page, node)
+        return wrap("div", "b-quote")(page, node)
     copied = bool(node.get("source"))
     page.embedding += copied
     caption = next((c for c in node.get("children", []) if c["type"] == "caption"), None)
@@ -135,13 +119,7 @@ def container(page: Page, node: Node) -> str:
     order = below + inside if kind == "table" else inside + below
     body = f"<figure{attributes(class_=css)}{page.anchor(node)}>{order}</figure>"
     page.embedding -= copied
-    page.keep(node, body)
-    return before + body
-
-
-def caption(page: Page, node: Node) -> str:
-    """The words under a figure or over a table."""
-    return f"<figcaption>{page.children(node)}</figcaption>"
+    return before + page.keep(node, body)
 
 
 def admonition(page: Page, node: Node) -> str:
@@ -159,9 +137,7 @@ def admonition(page: Page, node: Node) -> str:
     css = " ".join(["b-admonition", f"b-{kind}", *classes, *([f"b-is-{slug}"] if slug else [])])
     content = f'<div class="b-admonition-body">{inner}</div>' if inner else ""
     if "dropdown" in classes:
-        if (
-            kind == "solution"
-        ):  # its title is a link to the exercise, and a link inside a summary cannot be operated well
+        if kind == "solution":  # its title is a link to the exercise; inside a summary one cannot be operated well
             title = escape(plain(node["children"][0]).strip())
         body = f'<details{attributes(class_=css, open=bool(node.get("open")))}{page.anchor(node)}><summary class="b-admonition-title">{title}</summary>{content}</details>'
     else:
@@ -221,11 +197,6 @@ def definition_list(page: Page, node: Node) -> str:
     return f"<dl{page.anchor(node)}>{''.join(items)}</dl>"
 
 
-def description(page: Page, node: Node) -> str:
-    """What a term means."""
-    return f"<dd>{page.children(node)}</dd>"
-
-
 def embed(page: Page, node: Node) -> str:
     """A copy of something with a label, without a second anchor."""
     page.embedding += 1
@@ -236,7 +207,7 @@ def embed(page: Page, node: Node) -> str:
 
 def bibliography(page: Page, node: Node) -> str:
     """Everything that any page cites."""
-    return page.references(page.site.all_cited(), "")
+    return page.references(page.site.cited(*page.site.slugs), "")
 
 
 def plain_block(page: Page, node: Node) -> str:
@@ -245,45 +216,40 @@ def plain_block(page: Page, node: Node) -> str:
     return f"<div{anchor}>{page.children(node)}</div>" if anchor else page.children(node)
 
 
-def rule(page: Page, node: Node) -> str:
-    """A thematic break."""
-    return "<hr>"
-
-
-BLOCKS: dict[str, Callable[[Page, Node], str]] = {
+BLOCKS: dict[str, Handler] = {
     "root": plain_block,
-    "paragraph": paragraph,
+    "paragraph": wrap("p"),
     "heading": heading,
     "code": code,
     "list": list_,
     "listItem": list_item,
     "table": table,
     "container": container,
-    "caption": caption,
-    "legend": _wrap("div", "b-legend"),
+    "caption": wrap("figcaption"),
+    "legend": wrap("div", "b-legend"),
     "admonition": admonition,
-    "admonitionTitle": _wrap("p", "b-admonition-title"),
+    "admonitionTitle": wrap("p", "b-admonition-title"),
     "exercise": admonition,
     "solution": admonition,
     "proof": admonition,
     "details": details,
-    "summary": _wrap("summary"),
+    "summary": wrap("summary"),
     "tabSet": tab_set,
     "grid": grid,
-    "grid-item": _wrap("div"),
+    "grid-item": wrap("div"),
     "card": card,
-    "cardTitle": _wrap("p", "b-card-title"),
-    "header": _wrap("div", "b-card-head"),
-    "footer": _wrap("div", "b-card-foot"),
+    "cardTitle": wrap("p", "b-card-title"),
+    "header": wrap("div", "b-card-head"),
+    "footer": wrap("div", "b-card-foot"),
     "definitionList": definition_list,
-    "definitionTerm": _wrap("dt"),
-    "definitionDescription": description,
-    "glossary": _wrap("div", "b-glossary"),
-    "blockquote": _wrap("blockquote"),
-    "aside": _wrap("aside", "b-aside"),
-    "div": _wrap("div"),
+    "definitionTerm": wrap("dt"),
+    "definitionDescription": wrap("dd"),
+    "glossary": wrap("div", "b-glossary"),
+    "blockquote": wrap("blockquote"),
+    "aside": wrap("aside", "b-aside"),
+    "div": wrap("div"),
     "embed": embed,
     "include": plain_block,
     "bibliography": bibliography,
-    "thematicBreak": rule,
+    "thematicBreak": lambda page, node: "<hr>",
 }

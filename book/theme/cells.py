@@ -2,37 +2,32 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import TYPE_CHECKING
-
 from book.theme.highlight import highlight
 from book.theme.outputs import render_output
+from book.theme.page import Handler, Page
 from book.theme.text import Node, attributes
-
-if TYPE_CHECKING:
-    from book.theme.page import Page
 
 __all__ = ["CELLS", "cell_code"]
 
 
 def block(page: Page, node: Node) -> str:
     """A block of a page, or a cell of a notebook."""
-    if node.get("visibility") == "remove" or "remove-cell" in (node.get("data") or {}).get("tags", []):
+    data, kids = node.get("data") or {}, node.get("children", [])
+    tags, has_outputs = data.get("tags", []), any(c["type"] == "outputs" for c in kids)
+    if node.get("visibility") == "remove" or "remove-cell" in tags:
         return ""
-    kids = node.get("children", [])
-    same = any(c.get("html_id") and c.get("html_id") == node.get("html_id") for c in kids)
-    if alt := (node.get("data") or {}).get("alt"):
-        page.alt = alt
+    page.alt = data.get("alt") or page.alt
     inner = page.children(node)
     page.alt = ""
-    if inner and "injected-parameters" in (node.get("data") or {}).get("tags", []):
-        inner = f'<p class="b-injected">Parameters of the run that made this page:</p>{inner}'
     if not inner:
         return ""
+    if "injected-parameters" in tags:
+        inner = f'<p class="b-injected">Parameters of the run that made this page:</p>{inner}'
     if node.get("visibility") == "hide":
-        inner = _fold(inner, "Show code and results" if any(c["type"] == "outputs" for c in kids) else "Show")
+        inner = _fold(inner, "Show code and results" if has_outputs else "Show")
+    same = any(c.get("html_id") and c.get("html_id") == node.get("html_id") for c in kids)
     anchor = "" if same else page.anchor(node)
-    if node.get("kind") == "notebook-code" or any(c["type"] == "outputs" for c in kids):
+    if node.get("kind") == "notebook-code" or has_outputs:
         return f'<div class="b-cell"{anchor}>{inner}</div>'
     css = node.get("class")
     return f"<div{attributes(class_=css)}{anchor}>{inner}</div>" if anchor or css else inner
@@ -40,14 +35,11 @@ def block(page: Page, node: Node) -> str:
 
 def cell_code(page: Page, node: Node) -> str:
     """The code of a cell."""
-    if node.get("visibility") == "remove":
-        return ""
     value = str(node["value"])
-    if not value.strip():
+    if node.get("visibility") == "remove" or not value.strip():
         return ""
-    body = (
-        f'<div class="b-code b-input" data-lang="Python"{page.anchor(node)}>{highlight(value, node.get("lang"))}</div>'
-    )
+    shown = highlight(value, node.get("lang"))
+    body = f'<div class="b-code b-input" data-lang="Python"{page.anchor(node)}>{shown}</div>'
     if node.get("visibility") == "hide":
         lines = value.strip().count("\n") + 1
         return _fold(body, f"Show code ({lines} line{'s' if lines > 1 else ''})")
@@ -58,9 +50,9 @@ def outputs(page: Page, node: Node) -> str:
     """The results of a cell."""
     if node.get("visibility") == "remove":
         return ""
-    if node.get("_alt") and not page.alt:
-        page.alt = node["_alt"]
+    of_cell, page.alt = page.alt, page.alt or node.get("_alt", "")
     inner = page.children(node)
+    page.alt = of_cell
     if not inner:
         return ""
     body = f'<div class="b-outputs"{page.anchor(node)}>{inner}</div>'
@@ -78,4 +70,4 @@ def _fold(body: str, label: str) -> str:
     return f'<details class="b-fold"><summary>{label}</summary>{body}</details>'
 
 
-CELLS: dict[str, Callable[[Page, Node], str]] = {"block": block, "outputs": outputs, "output": output}
+CELLS: dict[str, Handler] = {"block": block, "outputs": outputs, "output": output}

@@ -4,12 +4,9 @@ from __future__ import annotations
 
 import html
 import re
-from typing import TYPE_CHECKING
 
+from book.theme.page import Handler, Page, wrap
 from book.theme.text import Node, attributes, escape, plain, unbroken
-
-if TYPE_CHECKING:
-    from book.theme.page import Page
 
 __all__ = ["INLINE"]
 
@@ -30,30 +27,9 @@ def text(page: Page, node: Node) -> str:
     return unbroken(html.escape(node["value"], quote=False))
 
 
-def simple(page: Page, node: Node) -> str:
-    """A node that is one HTML tag."""
-    tag = TAGS[node["type"]]
-    return f"<{tag}{page.anchor(node)}>{page.children(node)}</{tag}>"
-
-
 def inline_code(page: Page, node: Node) -> str:
     """`code` within a sentence."""
     return f"<code>{html.escape(node['value'], quote=False)}</code>"
-
-
-def small_caps(page: Page, node: Node) -> str:
-    """Small capitals."""
-    return f'<span class="b-smallcaps">{page.children(node)}</span>'
-
-
-def span(page: Page, node: Node) -> str:
-    """A span with the author's class."""
-    return f"<span{attributes(class_=node.get('class'))}{page.anchor(node)}>{page.children(node)}</span>"
-
-
-def line_break(page: Page, node: Node) -> str:
-    """A forced line break."""
-    return "<br>"
 
 
 def abbreviation(page: Page, node: Node) -> str:
@@ -63,12 +39,11 @@ def abbreviation(page: Page, node: Node) -> str:
 
 def math(page: Page, node: Node) -> str:
     """A formula that KaTeX has already set; a formula it could not set is a problem."""
-    display = node["type"] == "math"
     if node.get("error") or node.get("message") or "katex-error" in node.get("html", "") or not node.get("html"):
         page.problem(f"KaTeX cannot set {node.get('value', '')!r}: {node.get('message', 'no result')}")
         return f"<code>{escape(node.get('value', ''))}</code>"
     page.uses_math = True
-    if not display:
+    if node["type"] == "inlineMath":
         return f'<span class="b-math">{node["html"]}</span>'
     number = f'<span class="b-number">({escape(node["enumerator"])})</span>' if node.get("enumerator") else ""
     body = (
@@ -136,23 +111,20 @@ def footnote_reference(page: Page, node: Node) -> str:
     if key not in page.footnotes:
         page.problem(f"footnote {node.get('label', key)!r} has no text")
         return ""
-    page.called_footnotes.setdefault(key, 0)
-    page.called_footnotes[key] += 1
-    anchor = f"fnref-{key}-{page.called_footnotes[key]}"
+    calls = page.called_footnotes[key] = page.called_footnotes.get(key, 0) + 1
+    anchor = f"fnref-{key}-{calls}"
     return f'<sup class="b-footnote"><a id="{escape(anchor)}" href="#fn-{escape(key)}" aria-label="Footnote {escape(number)}">{escape(number)}</a></sup>'
 
 
 def image(page: Page, node: Node) -> str:
     """A picture; a missing description is a problem unless the author wrote an empty one."""
-    alt = node.get("alt")
+    url, alt = node.get("url", ""), node.get("alt")
     if alt is None:
-        caption = node.get("_caption")
-        if not caption:
-            page.problem(f"image {node.get('urlSource', node.get('url'))!r} has no alternative text")
-        alt = caption or ""
+        alt = node.get("_caption", "")
+        if not alt:
+            page.problem(f"image {node.get('urlSource', url)!r} has no alternative text")
     style = f"width:{node['width']}" if node.get("width") else None
     place = {"center": "b-center", "left": "b-left", "right": "b-right"}.get(node.get("align", ""), "")
-    url = node.get("url", "")
     if SCHEME.match(url) or url.startswith("/undefined") or not url:
         page.problem(f"image {node.get('urlSource', url)!r} is not in the book")
         return ""
@@ -160,40 +132,31 @@ def image(page: Page, node: Node) -> str:
     return f'<img{attributes(src=page.asset(url), class_=kind, style=style)} alt="{escape(alt)}"{page.size_of(url)}>'
 
 
-def nothing(page: Page, node: Node) -> str:
-    """A node that leaves no trace on the page."""
-    return ""
-
-
-def children_only(page: Page, node: Node) -> str:
-    """A node that is no more than what is in it."""
-    return page.children(node)
-
-
 def caption_number(page: Page, node: Node) -> str:
     """`Figure 3` before a caption; the colon of the template becomes space."""
-    return f'<span class="b-caption-number">{escape(plain({"type": "span", "children": node.get("children", [])}).rstrip(":"))}</span> '
+    words = plain(node | {"type": "span"}).rstrip(":")  # `plain` leaves out a node of this type
+    return f'<span class="b-caption-number">{escape(words)}</span> '
 
 
-INLINE = dict.fromkeys(TAGS, simple) | {
+INLINE: dict[str, Handler] = {kind: wrap(tag) for kind, tag in TAGS.items()} | {
     "text": text,
     "inlineCode": inline_code,
     "inlineMath": math,
     "math": math,
-    "smallcaps": small_caps,
-    "span": span,
-    "break": line_break,
+    "smallcaps": wrap("span", "b-smallcaps"),
+    "span": wrap("span"),
+    "break": lambda page, node: "<br>",
     "abbreviation": abbreviation,
     "link": link,
     "crossReference": cross_reference,
     "cite": cite,
     "citeGroup": cite_group,
     "footnoteReference": footnote_reference,
-    "footnoteDefinition": nothing,
-    "comment": nothing,
-    "mystTarget": nothing,
+    "footnoteDefinition": lambda page, node: "",  # stands at the foot of the page
+    "comment": lambda page, node: "",
+    "mystTarget": lambda page, node: "",
     "image": image,
     "captionNumber": caption_number,
-    "mystRole": children_only,
-    "mystDirective": children_only,
+    "mystRole": Page.children,
+    "mystDirective": Page.children,
 }

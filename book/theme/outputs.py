@@ -4,19 +4,17 @@ from __future__ import annotations
 
 import html
 import re
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from markdown_it import MarkdownIt
 from mdit_py_plugins.dollarmath import dollarmath_plugin
 
 from book.theme.highlight import highlight
+from book.theme.page import Page
 from book.theme.tables import finish_tables
 from book.theme.text import attributes, escape, unbroken
 
-if TYPE_CHECKING:
-    from book.theme.page import Page
-
-__all__ = ["ORDER", "render_output", "without_ansi"]
+__all__ = ["render_output"]
 
 ORDER = (
     "image/svg+xml",
@@ -43,20 +41,12 @@ def without_ansi(text: str) -> str:
         >>> without_ansi("\\x1b[31mno\\x1b[0m <x>")
         '<span class="b-ansi-red">no</span> &lt;x&gt;'
     """
-    parts, is_open = [], False
-    last = 0
-    text = OTHER_ANSI.sub("", text)
-    for match in ANSI.finditer(text):
-        parts.append(html.escape(text[last : match.start()], quote=False))
-        last = match.end()
-        if is_open:
-            parts.append("</span>")
-            is_open = False
-        names = [COLOURS[c] for c in match.group(1).split(";") if c in COLOURS]
-        if names:
-            parts.append(f'<span class="{" ".join(f"b-ansi-{n}" for n in names)}">')
-            is_open = True
-    parts.append(html.escape(text[last:], quote=False) + ("</span>" if is_open else ""))
+    words, *coloured = ANSI.split(OTHER_ANSI.sub("", text))  # words, codes, words, codes, words ...
+    parts = [html.escape(words, quote=False)]
+    for codes, words in zip(coloured[::2], coloured[1::2], strict=True):
+        css = " ".join(f"b-ansi-{COLOURS[c]}" for c in codes.split(";") if c in COLOURS)
+        inner = html.escape(words, quote=False)
+        parts.append(f'<span class="{css}">{inner}</span>' if css else inner)
     return "".join(parts)
 
 
@@ -68,10 +58,8 @@ def render_output(page: Page, output: dict[str, Any]) -> str:
         text = _read(page, output, "text").rstrip()
         return f'<pre class="b-stream {css}" tabindex="0">{without_ansi(text)}</pre>' if text else ""
     if kind == "error":
-        trace = output.get("traceback", "")
-        trace = (
-            "\n".join(trace) if isinstance(trace, list) else trace or f"{output.get('ename')}: {output.get('evalue')}"
-        )
+        trace = output.get("traceback") or f"{output.get('ename')}: {output.get('evalue')}"
+        trace = "\n".join(trace) if isinstance(trace, list) else trace
         return f'<pre class="b-stream b-error" tabindex="0">{without_ansi(trace)}</pre>'
     data = output.get("data", {})
     if widgets := [mime for mime in data if "widget" in mime or "bokeh" in mime or "vega" in mime or "plotly" in mime]:
@@ -113,13 +101,13 @@ def _picture(page: Page, entry: dict[str, Any], mime: str) -> str:
     if not alt:
         page.problem("a figure has no alternative text: give its cell `#| alt: ...` or `#| caption: ...`")
     if "path" in entry:
-        url = entry["path"]
-        return f'<img class="b-paper" src="{escape(page.asset(url))}" alt="{escape(alt)}"{page.size_of(url)}>'
-    if mime == "image/svg+xml":
-        url = page.site.write_asset(entry["content"].encode(), ".svg")
-        return f'<img class="b-paper" src="{escape(url)}" alt="{escape(alt)}">'
-    page.problem(f"the file of a {mime} output is missing")
-    return ""
+        source, size = page.asset(entry["path"]), page.size_of(entry["path"])
+    elif mime == "image/svg+xml":
+        source, size = page.site.write_asset(entry["content"].encode(), ".svg"), ""
+    else:
+        page.problem(f"the file of a {mime} output is missing")
+        return ""
+    return f'<img class="b-paper" src="{escape(source)}" alt="{escape(alt)}"{size}>'
 
 
 def _html(page: Page, content: str) -> str:
@@ -131,7 +119,7 @@ def _html(page: Page, content: str) -> str:
 
 def _markdown(page: Page, content: str) -> str:
     def formula(tex: str, options: dict[str, Any]) -> str:
-        return page.site.formula(page, tex, display=options["display_mode"])
+        return page.formula(tex, display=options["display_mode"])
 
     reader = MarkdownIt("commonmark", {"html": True, "typographer": False}).enable(["table", "strikethrough"])
     reader.use(dollarmath_plugin, renderer=formula, double_inline=True, allow_space=False, allow_digits=False)
@@ -156,8 +144,9 @@ def _reference(page: Page, match: re.Match[str]) -> str:
 
 def _latex(page: Page, content: str) -> str:
     if found := DISPLAY.match(content):
-        return page.site.formula(page, found.group(2), display=True)
-    if found := INLINE.match(content):
+        tex = found.group(2)
+    elif found := INLINE.match(content):
         tex = found.group(1).replace("\\displaystyle", "", 1)
-        return page.site.formula(page, tex, display=True)
-    return page.site.formula(page, content.strip(), display=True)
+    else:
+        tex = content.strip()
+    return page.formula(tex, display=True)

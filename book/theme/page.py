@@ -1,33 +1,43 @@
-"""One page: its tree becomes HTML, and all that the rest of the site needs from it is collected on the way."""
+"""One page: its tree becomes HTML by handlers, and all that the rest of the site needs from it is collected on the way."""
 
 from __future__ import annotations
 
 import re
+from collections.abc import Callable, Mapping
 from pathlib import PurePosixPath
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from book.theme.blocks import BLOCKS
-from book.theme.cells import CELLS
-from book.theme.inline import INLINE
-from book.theme.text import ROOT, Node, attributes, escape, plain, walk
+from book.theme.site import Site
+from book.theme.text import ROOT, Node, attributes, escape, has_type, plain, walk
 
-if TYPE_CHECKING:
-    from book.theme.site import Site
+__all__ = ["Handler", "Page", "wrap"]
 
-__all__ = ["Page"]
+Handler = Callable[["Page", Node], str]  # HTML of a node of one type
 
-HANDLERS = INLINE | BLOCKS | CELLS
+
+def wrap(tag: str, kind: str = "") -> Handler:
+    """Handler of a node that is one HTML element, of class `kind` and of the author's."""
+
+    def handler(page: Page, node: Node) -> str:
+        css = " ".join(filter(None, [kind, node.get("class")]))
+        return f"<{tag}{attributes(class_=css)}{page.anchor(node)}>{page.children(node)}</{tag}>"
+
+    return handler
 
 
 class Page:
-    """One page of the site, from the JSON that mystmd wrote for it (version 3)."""
+    """One page of `site`; `handlers`: type of a node -> its handler."""
 
-    def __init__(self, site: Site, data: dict[str, Any]) -> None:
-        self.site, self.data = site, data
-        self.slug: str = data["slug"]
+    def __init__(self, site: Site, slug: str, handlers: Mapping[str, Handler]) -> None:
+        self.site, self.slug, self.handlers = site, slug, handlers
+        data = site.contents[slug]
         self.location: str = data.get("location", "")
+        self.name = self.location.lstrip("/") or slug  # in problems
+        self.is_notebook = data.get("kind") == "Notebook"
         self.matter: dict[str, Any] = data.get("frontmatter", {})
-        self.cited: dict[str, Any] = data.get("references", {}).get("cite", {}).get("data", {})
+        self.title = site.title_of(slug)
+        self.short_title = str(self.matter.get("short_title", self.title))  # for contents and previous/next
+        self.cited = site.cited(slug)
         self.tree: Node = data["mdast"]
         self.footnotes = {n["identifier"]: n for n in walk(self.tree) if n["type"] == "footnoteDefinition"}
         self.called_footnotes: dict[str, int] = {}
@@ -39,21 +49,6 @@ class Page:
         self.alt = ""  # words for the figure of the cell that is being rendered
 
     @property
-    def title(self) -> str:
-        """The page's title as text."""
-        return str(self.matter.get("title", self.slug))
-
-    @property
-    def short_title(self) -> str:
-        """The title for contents and previous/next."""
-        return str(self.matter.get("short_title", self.title))
-
-    @property
-    def is_notebook(self) -> bool:
-        """True for a page made from a notebook."""
-        return self.data.get("kind") == "Notebook"
-
-    @property
     def number(self) -> str:
         """The chapter's number: that of its notebook (`12_policies.ipynb` is 12), else the one that mystmd counted."""
         leading = re.match(r"0*(\d+)_", PurePosixPath(self.location).name) if self.is_notebook else None
@@ -61,11 +56,11 @@ class Page:
 
     def problem(self, what: str) -> None:
         """Record what must stop the build."""
-        self.site.problems.add(self.location.lstrip("/") or self.slug, what)
+        self.site.problems.add(self.name, what)
 
     def render(self, node: Node) -> str:
         """HTML of one node; a node type without a handler is a problem."""
-        handler = HANDLERS.get(node["type"])
+        handler = self.handlers.get(node["type"])
         if handler is None:
             self.problem(f"the theme has no renderer for {node['type']!r} nodes ({plain(node).strip()[:60]!r})")
             return ""
@@ -116,16 +111,23 @@ class Page:
         size = self.site.image_size(url.lstrip("/"))
         return attributes(width=size[0], height=size[1]) if size else ""
 
+    def formula(self, tex: str, *, display: bool) -> str:
+        """The mark of a formula of an output, which is set when all pages are rendered."""
+        self.uses_math = True
+        return self.site.formula(self.name, tex, display=display)
+
     def cite_id(self, key: str) -> str:
         """A citation key as part of an id."""
         return re.sub(r"[^A-Za-z0-9_.-]", "-", key)
 
     def body(self) -> str:
         """HTML of the whole page below its title, with footnotes and references."""
-        parts = [self.children(self.tree), self._footnotes()]
-        if self.cited and not any(n["type"] == "bibliography" for n in walk(self.tree)):
-            parts.append(self.references(self.cited, "References"))
-        return "".join(parts)
+        return self.children(self.tree) + self.foot()
+
+    def foot(self) -> str:
+        """Footnotes that were called so far, and references where no bibliography of the page lists them."""
+        listed = not self.cited or has_type(self.tree, "bibliography")
+        return self._footnotes() + ("" if listed else self.references(self.cited, "References"))
 
     def references(self, entries: dict[str, Any], title: str) -> str:
         """A list of references sorted by their text; `title` empty: without a heading."""
@@ -142,7 +144,7 @@ class Page:
         if not self.called_footnotes:
             return ""
         items = []
-        for key, calls in list(self.called_footnotes.items()):
+        for key, calls in list(self.called_footnotes.items()):  # a list: a footnote may call others
             back = " ".join(
                 f'<a href="#fnref-{escape(key)}-{n}" aria-label="Back to the text, call {n}">↩</a>'
                 for n in range(1, calls + 1)

@@ -1,4 +1,4 @@
-"""The whole site: what mystmd wrote is read, every page rendered, and what pages share is gathered."""
+"""The whole site: what mystmd wrote is read, and what pages share is gathered."""
 
 from __future__ import annotations
 
@@ -11,7 +11,6 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from book.theme.page import Page
 from book.theme.text import ROOT, Node, Problems, plain, walk
 
 __all__ = ["CONTENT_VERSION", "THEME", "Site", "ThemeError"]
@@ -38,7 +37,7 @@ class Site:
         self.index: str = self.project["index"]
         self.entries: list[dict[str, Any]] = self.project["pages"]
         self.slugs = [self.index, *(e["slug"] for e in self.entries if e.get("slug"))]
-        self.pages = {slug: Page(self, self._load(slug)) for slug in self.slugs}
+        self.contents = {slug: self._load(slug) for slug in self.slugs}  # the JSON of every page
         self.previews: dict[tuple[str, str], str] = {}
         self.wanted: set[tuple[str, str]] = set()
         self.used: dict[str, str] = {}
@@ -70,12 +69,13 @@ class Site:
 
     def title_of(self, url: str) -> str:
         """The title of the page behind `url`, or the address itself."""
-        page = self.pages.get(self.slug_of(url))
-        return page.title if page else url
+        slug = self.slug_of(url)
+        return str(self.contents[slug].get("frontmatter", {}).get("title", slug)) if slug in self.contents else url
 
-    def all_cited(self) -> dict[str, Any]:
-        """Every citation of every page."""
-        return {key: entry for page in self.pages.values() for key, entry in page.cited.items()}
+    def cited(self, *slugs: str) -> dict[str, Any]:
+        """Every citation of these pages: key -> entry."""
+        references = (self.contents[slug].get("references", {}) for slug in slugs)
+        return {key: entry for r in references for key, entry in r.get("cite", {}).get("data", {}).items()}
 
     @cached_property
     def labels(self) -> dict[str, tuple[str, str, str]]:
@@ -87,21 +87,18 @@ class Site:
                 if entry.get("kind") == "page" and entry.get("identifier"):
                     slug = self.slug_of(entry["url"])
                     found[entry["identifier"]] = (slug, "", self.title_of(entry["url"]))
-        for slug, page in self.pages.items():
-            for node in walk(page.tree):
-                if (
-                    node.get("html_id")
-                    and node.get("label")
-                    and node["type"] not in ("captionNumber", "crossReference")
-                ):
+        for slug, content in self.contents.items():
+            for node in walk(content["mdast"]):
+                named = node.get("html_id") and node.get("label")
+                if named and node["type"] not in ("captionNumber", "crossReference"):
                     found.setdefault(node["label"], (slug, node["html_id"], _name(node)))
         return found
 
     @cached_property
     def alts(self) -> dict[str, str]:
         """Label of a cell -> its `#| alt:`, for copies of its figure on other pages."""
-        trees = (walk(page.tree) for page in self.pages.values())
-        cells = (n for nodes in trees for n in nodes if n["type"] == "block" and n.get("html_id"))
+        nodes = (n for content in self.contents.values() for n in walk(content["mdast"]))
+        cells = (n for n in nodes if n["type"] == "block" and n.get("html_id"))
         return {n["html_id"]: n["data"]["alt"] for n in cells if (n.get("data") or {}).get("alt")}
 
     # Files beside the pages
@@ -135,22 +132,19 @@ class Site:
         """Width and height in pixels of a PNG or an SVG that states them."""
         file = self.source / "public" / name
         if file.suffix == ".png" and file.is_file():
-            head = file.read_bytes()[:24]
-            width, height = struct.unpack(">II", head[16:24])
+            width, height = struct.unpack(">II", file.read_bytes()[16:24])
             return width, height
         if file.suffix == ".svg" and file.is_file():
-            head_text = file.read_text(encoding="utf-8")[:2000]
-            sizes = [re.search(rf'<svg[^>]*\s{k}="([\d.]+)(?:px)?"', head_text) for k in ("width", "height")]
-            if all(sizes):
-                return tuple(round(float(s.group(1))) for s in sizes if s)  # type: ignore[return-value]
+            head = file.read_text(encoding="utf-8")[:2000]
+            wide, high = (re.search(rf'<svg[^>]*\s{k}="([\d.]+)(?:px)?"', head) for k in ("width", "height"))
+            return (round(float(wide.group(1))), round(float(high.group(1)))) if wide and high else None
         return None
 
     # Formulas in outputs (those in the text come set by mystmd)
 
-    def formula(self, page: Page, tex: str, *, display: bool) -> str:
+    def formula(self, page: str, tex: str, *, display: bool) -> str:
         """A mark that `set_formulas` replaces by the set formula."""
-        page.uses_math = True
-        self.formulas.append((page.location.lstrip("/"), tex, display))
+        self.formulas.append((page, tex, display))
         return f"\x03{len(self.formulas) - 1}\x03"
 
     def set_formulas(self, bodies: dict[str, str]) -> dict[str, str]:
@@ -159,13 +153,8 @@ class Site:
             return bodies
         macros = {k: v["macro"] for k, v in self.project.get("math", {}).items()}
         asked = {"macros": macros, "formulas": [{"tex": t, "display": d} for _, t, d in self.formulas]}
-        done = subprocess.run(
-            ["node", str(THEME / "katex.mjs")],
-            input=json.dumps(asked),
-            capture_output=True,
-            text=True,
-            encoding="utf-8",
-        )
+        command = ["node", str(THEME / "katex.mjs")]
+        done = subprocess.run(command, input=json.dumps(asked), capture_output=True, encoding="utf-8")
         if done.returncode:
             raise ThemeError(f"KaTeX did not run: {done.stderr.strip()[-400:]}. Next: npm ci in {THEME.name}/")
         results = json.loads(done.stdout)
@@ -180,20 +169,14 @@ class Site:
     def search_records(self) -> list[dict[str, str]]:
         """One record per section: page title, heading, address, words."""
         records = []
-        for slug in self.slugs:
-            page = self.pages[slug]
-            way = "" if slug == self.index else f"{slug}/"
-            record = {"p": page.title, "h": "", "u": way, "b": str(page.matter.get("description") or "") + "\n"}
-            records.append(record)
-            for node in _sections(page.tree):
+        for slug, content in self.contents.items():
+            title, way = self.title_of(slug), "" if slug == self.index else f"{slug}/"
+            about = str(content.get("frontmatter", {}).get("description") or "")
+            records.append(record := {"p": title, "h": "", "u": way, "b": f"{about}\n"})
+            for node in _sections(content["mdast"]):
                 if node["type"] == "heading":
-                    record = {
-                        "p": page.title,
-                        "h": " ".join(plain(node).split()),
-                        "u": f"{way}#{node.get('html_id', '')}",
-                        "b": "",
-                    }
-                    records.append(record)
+                    words, place = " ".join(plain(node).split()), f"{way}#{node.get('html_id', '')}"
+                    records.append(record := {"p": title, "h": words, "u": place, "b": ""})
                 else:
                     record["b"] += plain(node)
         for record in records:

@@ -18,6 +18,10 @@ def _words(cell: str) -> str:
     return html.unescape(re.sub(r"<[^>]+>", "", cell)).strip()
 
 
+def _with_class(given: str, name: str) -> str:
+    return given.replace('class="', f'class="{name} ') if 'class="' in given else f'{given} class="{name}"'
+
+
 def finish_table(table: str) -> str:
     """One `<table>` made ready for the page.
 
@@ -30,7 +34,7 @@ def finish_table(table: str) -> str:
     width = max((len(r) for r in plain_rows), default=0)
     numeric = set()
     for column in range(width):
-        words = [_words(r[column][2]) for r in plain_rows if len(r) > column and len(r) == width]
+        words = [_words(r[column][2]) for r in plain_rows if len(r) == width]
         real = [w for w in words if w not in BLANK]
         if real and all(NUMBER.match(w) for w in real):
             numeric.add(column)
@@ -47,18 +51,15 @@ def finish_table(table: str) -> str:
             if tag == "th" and not _words(inner):
                 tag, given = "td", re.sub(r'\s*scope="[^"]*"', "", given)
             if tag == "th" and "col" not in given and len(_words(inner)) < 28:
-                given = (
-                    given.replace('class="', 'class="b-short ') if 'class="' in given else f'{given} class="b-short"'
-                )
+                given = _with_class(given, "b-short")
             if position in numeric and "b-left-text" not in given and "b-center-text" not in given:
-                given = re.sub(r'\s*style="text-align:[^"]*"', "", given)
-                given = given.replace('class="', 'class="b-num ') if 'class="' in given else f'{given} class="b-num"'
+                given = _with_class(re.sub(r'\s*style="text-align:[^"]*"', "", given), "b-num")
             return f"<{tag}{given}>{inner}</{tag}>"
 
         return CELL.sub(finish_cell, match.group())
 
     done = ROW.sub(finish_row, _one_head(table))
-    done = re.sub(r'<tr style="text-align: right;">', "<tr>", done)
+    done = done.replace('<tr style="text-align: right;">', "<tr>")
     done = re.sub(r'<table border="\d+"', "<table", done)
     kind = "b-table b-dense" if width >= DENSE_COLUMNS else "b-table"
     return f'<div class="{kind}"><div class="b-scroll" tabindex="0" role="group" aria-label="Table">{done}</div></div>'

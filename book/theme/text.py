@@ -70,9 +70,9 @@ def walk(node: Node) -> Iterator[Node]:
         yield from walk(child)
 
 
-def has_type(node: Node, *types: str) -> bool:
-    """True if `node` or something below it is one of `types`."""
-    return any(n["type"] in types for n in walk(node))
+def has_type(node: Node, kind: str) -> bool:
+    """True if `node` or something below it is of type `kind`."""
+    return any(n["type"] == kind for n in walk(node))
 
 
 def plain(node: Node) -> str:

@@ -13,14 +13,15 @@ from typing import Any
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from book.theme.assets import fixed_assets
+from book.theme.blocks import BLOCKS
+from book.theme.cells import CELLS
 from book.theme.check import check_site
+from book.theme.inline import INLINE
 from book.theme.page import Page
 from book.theme.site import THEME, Site, ThemeError
 from book.theme.text import ROOT, Node
 
 __all__ = ["build"]
-
-EXECUTED = "_build/executed/"
 
 
 def build(source: Path, out: Path, root: Path | None = None) -> list[str]:
@@ -56,37 +57,34 @@ def _write(site: Site, out: Path) -> None:
         loader=FileSystemLoader(THEME), undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True, autoescape=True
     )
     template = jinja.get_template("page.html")
-    bodies = {slug: _index(page) if slug == site.index else page.body() for slug, page in site.pages.items()}
+    pages = {slug: Page(site, slug, INLINE | BLOCKS | CELLS) for slug in site.slugs}
+    bodies = {slug: _index(page) if slug == site.index else page.body() for slug, page in pages.items()}
     marked = dict(enumerate(site.previews))
     set_ = site.set_formulas(bodies | {f"\x00{n}": site.previews[key] for n, key in marked.items()})
     previews = {f"{marked[n][0]}#{marked[n][1]}": set_[f"\x00{n}"] for n in marked if marked[n] in site.wanted}
-    order = site.slugs
-    common = {"site": site, "parts": _parts(site), "pages": site.pages, "index": site.index}
-    for position, slug in enumerate(order):
-        page = site.pages[slug]
-        depth = 0 if slug == site.index else slug.count("/") + 1
+    parts = _parts(site, pages)
+    part_of = {entry["page"].slug: part["title"] for part in parts for entry in part["pages"]}
+    common = {"site": site, "parts": parts, "index": site.index, "root": ROOT}
+    order = list(pages.values())
+    for previous, page, following in zip([None, *order[:-1]], order, [*order[1:], None], strict=True):
         html = template.render(
             **common,
             page=page,
-            body=set_[slug],
-            previous=site.pages[order[position - 1]] if position else None,
-            following=site.pages[order[position + 1]] if position + 1 < len(order) else None,
-            part=_part_of(site, slug),
+            body=set_[page.slug],
+            previous=previous,
+            following=following,
+            part=part_of.get(page.slug, ""),
             downloads=_downloads(site, page, out),
-            root=ROOT,
             missing=False,
         )
-        _put(out / ("" if slug == site.index else slug) / "index.html", html.replace(ROOT, "../" * depth or "./"))
+        folder = "" if page.slug == site.index else f"{page.slug}/"
+        _put(out / folder / "index.html", html.replace(ROOT, "../" * folder.count("/") or "./"))
     base = os.environ.get("BASE_URL", "").rstrip("/")
     lost = template.render(
-        **common, page=site.pages[site.index], body="", previous=None, following=None, part="", downloads=[], root=ROOT, missing=True
-    )  # fmt: skip
-    _put(
-        out / "404.html",
-        lost.replace(ROOT, "./").replace("<head>", f'<head>\n<base href="{base}/">')
-        if base
-        else lost.replace(ROOT, "./"),
+        **common, page=pages[site.index], body="", previous=None, following=None, part="", downloads=[], missing=True
     )
+    head = f'<head>\n<base href="{base}/">' if base else "<head>"
+    _put(out / "404.html", lost.replace(ROOT, "./").replace("<head>", head))
     for name, content in fixed_assets().items():
         _put(out / "assets" / name, content)
     _put(out / "assets" / "search.js", f"window.BOOK_SEARCH={_script(site.search_records())};\n")
@@ -115,7 +113,7 @@ def _put(file: Path, content: str | bytes) -> None:
     file.write_bytes(content.encode() if isinstance(content, str) else content)
 
 
-def _parts(site: Site) -> list[dict[str, Any]]:
+def _parts(site: Site, pages: dict[str, Page]) -> list[dict[str, Any]]:
     """The contents: parts with their pages; pages before the first part have a part without a title."""
     parts: list[dict[str, Any]] = [{"title": "", "pages": []}]
     for entry in site.entries:
@@ -124,7 +122,7 @@ def _parts(site: Site) -> list[dict[str, Any]]:
             continue
         if entry.get("level", 1) == 1 and parts[-1]["title"]:
             parts.append({"title": "", "pages": []})
-        page = site.pages[entry["slug"]]
+        page = pages[entry["slug"]]
         thumbnail = _thumbnail(site, page, entry.get("thumbnail", ""))
         parts[-1]["pages"].append({"page": page, "number": page.number, "thumbnail": thumbnail})
     for part in parts:
@@ -142,20 +140,18 @@ def _thumbnail(site: Site, page: Page, given: str) -> str:
     return site.write_asset(file.read_bytes(), ".svg") if file.is_file() else ""
 
 
-def _part_of(site: Site, slug: str) -> str:
-    return next((p["title"] for p in _parts(site) if any(e["page"].slug == slug for e in p["pages"])), "")
-
-
 def _downloads(site: Site, page: Page, out: Path) -> list[dict[str, str]]:
     """The notebook to run and the notebook as run, copied into the site."""
     location = page.location.lstrip("/")
     if not location.endswith(".ipynb"):
         return []
     name = Path(location).name
-    wanted = [("Notebook to run", site.root / "notebooks" / name, f"downloads/{name}")]
-    wanted.append(("Notebook as run, with results", site.root / location, f"downloads/as-run/{name}"))
-    if not location.startswith(EXECUTED):
-        wanted = [("Notebook", site.root / location, f"downloads/{name}")]
+    wanted = [("Notebook", site.root / location, f"downloads/{name}")]
+    if location.startswith("_build/executed/"):
+        wanted = [
+            ("Notebook to run", site.root / "notebooks" / name, f"downloads/{name}"),
+            ("Notebook as run, with results", site.root / location, f"downloads/as-run/{name}"),
+        ]
     found = []
     for label, file, target in wanted:
         if file.is_file():
@@ -176,5 +172,4 @@ def _index(page: Page) -> str:
     picture = f'<div class="b-hero-figure">{page.render(nodes[end])}</div>' if shown else ""
     hero = f'<div class="b-hero-words">{words}</div>{picture}'
     rest = "".join(page.render(n) for n in nodes[end + shown :])
-    references = page.references(page.cited, "References") if page.cited else ""
-    return f"{hero}\x04{rest}{page._footnotes()}{references}"
+    return f"{hero}\x04{rest}{page.foot()}"

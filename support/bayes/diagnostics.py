@@ -5,7 +5,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Mapping
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import jax
 import numpy as np
@@ -14,6 +14,7 @@ from scipy.special import betaln, expit
 
 from support.bayes.rows import unit_rows
 from support.bayes.statistics import seasonal_basis
+from support.bayes.utilization import UtilizationModel, generator
 from support.errors import SchemaError, SourceError
 from support.telemetry.schema import Telemetry
 
@@ -21,12 +22,8 @@ with warnings.catch_warnings():  # ArviZ 0.23 announces its next version at impo
     warnings.simplefilter("ignore")
     import arviz
 
-if TYPE_CHECKING:
-    from support.bayes.utilization import UtilizationModel
-
 __all__ = ["compare_poolings", "convergence", "parameter_diagnostics", "predictive_check", "to_arviz"]
 
-TOP_LEVEL = ("eta", "sd", "m", "tau", "l", "s", "b")
 RHAT_LIMIT, ESS_LIMIT, EBFMI_LIMIT = 1.01, 400.0, 0.3  # Vehtari et al. (2021); Betancourt (2016) for E-BFMI
 CHUNK = 200  # draws whose cells are evaluated at once
 MOST_LOO_DRAWS = 1000  # of all chains, for leave-one-out: as many as the tails of the weights need
@@ -77,8 +74,7 @@ def to_arviz(model: UtilizationModel, *, log_likelihood: bool = False) -> arviz.
         "sample_stats": {"energy": fit.energy, "diverging": fit.diverging, "acceptance_rate": fit.acceptance},
     }
     if log_likelihood:
-        values = _cell_log_likelihood(model)
-        groups["log_likelihood"] = {"y": values}
+        groups["log_likelihood"] = {"y": _cell_log_likelihood(model)}
         resource, hour = np.nonzero(stats.n)
         coords["cell"] = [f"{stats.resources[r]}/{h}" for r, h in zip(resource, hour, strict=True)]
         dims["y"] = ["cell"]
@@ -116,16 +112,16 @@ def compare_poolings(models: Mapping[str, UtilizationModel]) -> pd.DataFrame:
         raise SchemaError("the models saw different statistics; fit all of them to the same telemetry and weights.")
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", UserWarning)  # of large Pareto k, which are returned as a column instead
-        thin = {name: _thinned(model, MOST_LOO_DRAWS) for name, model in models.items()}
-        elpd = {name: arviz.loo(model.to_arviz(log_likelihood=True), pointwise=True) for name, model in thin.items()}
+        thin = {name: to_arviz(_thinned(model), log_likelihood=True) for name, model in models.items()}
+        elpd = {name: arviz.loo(data, pointwise=True) for name, data in thin.items()}
         table = arviz.compare(elpd)
     table["pareto_k_high"] = [float((elpd[name].pareto_k > 0.7).mean()) for name in table.index]
     return table
 
 
-def _thinned(model: UtilizationModel, most: int) -> UtilizationModel:
-    """The model with at most `most` draws, evenly spaced in each chain."""
-    fit, step = model.fit_, -(-model.n_chains * model.n_draws // most)
+def _thinned(model: UtilizationModel) -> UtilizationModel:
+    """The model with at most MOST_LOO_DRAWS draws, evenly spaced in each chain."""
+    fit, step = model.fit_, -(-model.n_chains * model.n_draws // MOST_LOO_DRAWS)
     posterior = {name: values[:, ::step] for name, values in fit.posterior.items()}
     fitted = replace(
         fit, posterior=posterior, acceptance=fit.acceptance[:, ::step], energy=fit.energy[:, ::step],
@@ -153,7 +149,7 @@ def predictive_check(
         if not own.any():
             continue
         seen = model.predict(resource=name, n_samples=n_replicates, key=keys[r])
-        rng = np.random.default_rng(np.asarray(jax.random.key_data(keys[r])).ravel())
+        rng = generator(keys[r])
         mean, kappa = seen.mean[:, rows.cell[own]], seen.kappa[:, None]
         drawn = rng.beta(np.maximum(mean * kappa, 1e-6), np.maximum((1 - mean) * kappa, 1e-6))
         uniform = rng.random(drawn.shape)

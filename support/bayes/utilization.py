@@ -4,47 +4,30 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Any, Literal
+from pathlib import Path
+from typing import Any, Literal
 
 import jax
 import numpy as np
 import pandas as pd
 
 from support.bayes import storage
-from support.bayes.inflation import EdgeShares, edge_shares
+from support.bayes.inflation import edge_shares
 from support.bayes.model import density_of, informed_points, model_data, parameters_of, start
 from support.bayes.predict import Prediction, hourly_mean
 from support.bayes.priors import Priors
-from support.bayes.sampler import Draws, sample
+from support.bayes.sampler import sample
 from support.bayes.single import pooled, single_points
 from support.bayes.statistics import ALL, CellStatistics, cell_statistics, seasonal_basis
+from support.bayes.storage import Fit
 from support.errors import SchemaError, SourceError
 from support.telemetry.schema import Telemetry
 
-if TYPE_CHECKING:
-    from pathlib import Path
-
-    import arviz
-
-__all__ = ["Fit", "UtilizationModel"]
+__all__ = ["UtilizationModel", "generator"]
 
 POOLINGS = ("partial", "none", "complete")
 BATCH = 50  # positions whose parameters are computed at once
 MOST_INTERVAL_DRAWS = 400  # of the parameters, for the interval of each resource's mean: 5 percent of its width at most
-
-
-@dataclass(frozen=True)
-class Fit:
-    """A posterior: what was seen, draws of the named parameters (n_chains, n_draws, ...), how the sampler did."""
-
-    stats: CellStatistics
-    posterior: dict[str, np.ndarray]
-    acceptance: np.ndarray
-    energy: np.ndarray
-    diverging: np.ndarray
-    n_steps: np.ndarray
-    step_size: float
-    edges: EdgeShares
 
 
 @dataclass(frozen=True)
@@ -118,7 +101,11 @@ class UtilizationModel:
         flat = jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:]), draws.positions)
         named = {k: np.asarray(v) for k, v in _constrained(flat, data).items()}
         posterior = {k: v.reshape(self.n_chains, self.n_draws, *v.shape[1:]) for k, v in named.items()}
-        return replace(self, fitted=_fit(stats, posterior, draws, self.pooling))
+        fitted = Fit(
+            stats, posterior, draws.acceptance, draws.energy, draws.diverging, draws.n_steps, draws.step_size,
+            edge_shares(stats, self.pooling),
+        )  # fmt: skip
+        return replace(self, fitted=fitted)
 
     def flat(self, name: str) -> np.ndarray:
         """Draws of a parameter with the chains joined: (n_chains * n_draws, ...)."""
@@ -140,7 +127,7 @@ class UtilizationModel:
         A group that is None or not in the fleet is a new one, drawn from its prior; at a level for which no column was named
         all are of one group, which None means then. Raises SchemaError for an unknown resource or one of other groups.
         """
-        stats, rng = self.fit_.stats, _generator(key)
+        stats, rng = self.fit_.stats, generator(key)
         at = rng.integers(self.n_chains * self.n_draws, size=n_samples)
         names = (industry, application)
         if resource is not None:
@@ -182,13 +169,13 @@ class UtilizationModel:
         self, *, n_samples: int = 1000, key: jax.Array, capacity: float = 100.0, unit: str = "percent"
     ) -> Prediction:
         """What the priors alone expect of a resource, without zeros and saturation; needs no fit."""
-        rng, p = _generator(key), self.priors
-        n_basis = seasonal_basis(168 if self.week else 24).shape[1]
+        rng, p, n_hour_cell = generator(key), self.priors, 168 if self.week else 24
+        n_basis = seasonal_basis(n_hour_cell).shape[1]
         if self.pooling == "partial":
             theta, log_kappa, b = _hierarchical_prior(p, n_samples, n_basis, rng)
         else:
             theta, log_kappa, b = _single_prior(p, n_samples, n_basis, rng)
-        mean = hourly_mean(theta, b, 168 if self.week else 24)
+        mean = hourly_mean(theta, b, n_hour_cell)
         none = np.zeros(n_samples)
         return Prediction(mean, np.exp(log_kappa), none, none, capacity, unit, 0.0, 3600.0, "the prior")
 
@@ -216,15 +203,9 @@ class UtilizationModel:
         frame.insert(0, "industry", np.array(stats.industries, object)[stats.industry_of])
         return frame
 
-    def to_arviz(self, *, log_likelihood: bool = False) -> arviz.InferenceData:
-        """ArviZ's InferenceData: posterior, sample_stats, and the log likelihood of each filled cell for PSIS-LOO."""
-        from support.bayes.diagnostics import to_arviz
-
-        return to_arviz(self, log_likelihood=log_likelihood)
-
     def save(self, path: str | Path) -> None:
         """Write model and posterior to one .npz of plain arrays, without pickles."""
-        storage.save(self, path)
+        storage.save(self.fit_, {k: v for k, v in vars(self).items() if k != "fitted"}, path)
 
     @classmethod
     def load(cls, path: str | Path) -> UtilizationModel:
@@ -265,20 +246,13 @@ def _constrained(positions: dict[str, jax.Array], data: dict[str, Any]) -> dict[
     return jax.lax.map(lambda position: parameters_of(position, data), positions, batch_size=BATCH)
 
 
-def _fit(stats: CellStatistics, posterior: dict[str, np.ndarray], draws: Draws, pooling: str) -> Fit:
-    return Fit(
-        stats, posterior, draws.acceptance, draws.energy, draws.diverging, draws.n_steps, draws.step_size,
-        edge_shares(stats, pooling),
-    )  # fmt: skip
-
-
 def _place(name: str | None, names: tuple[str, ...]) -> int | None:
     """Position of a group, None for a new one; where the level has no column, its only group goes without saying."""
     name = ALL if name is None and names == (ALL,) else name
     return names.index(name) if name in names else None
 
 
-def _generator(key: jax.Array) -> np.random.Generator:
+def generator(key: jax.Array) -> np.random.Generator:
     """A NumPy generator seeded by a JAX key, for the draws that SciPy's quantiles need."""
     return np.random.default_rng(np.asarray(jax.random.key_data(key)).ravel())
 

@@ -3,18 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
 
 from support.errors import BookError
+from support.risk.outlook import Outlook
 from support.risk.prices import HOURS_PER_MONTH
 from support.risk.records import RecommendationRecord, record_id, records_table
 from support.risk.usage import CEILING, UNBOUNDED
-
-if TYPE_CHECKING:
-    from support.risk.rightsizing import Analysis
 
 __all__ = ["Recommendations", "SavingsEstimate", "Sizing", "nodes_needed", "recommendations"]
 
@@ -25,8 +22,9 @@ MODEL_VERSION = "day urn with level factor, 1"
 
 @dataclass(frozen=True)
 class Sizing:
-    """What `recommend` decided: its knobs, the statistic (n_resource,) in cores, positions, and the findings."""
+    """What `recommend` decided: its goal and knobs, the statistic (n_resource,) in cores, positions, and the findings."""
 
+    goal: str
     target_utilization: float
     safety_margin: float
     level: float
@@ -104,67 +102,66 @@ def nodes_needed(requests: np.ndarray, node: np.ndarray) -> int:
     return len(free)
 
 
-def recommendations(analysis: Analysis, sizing: Sizing, node: tuple[float, float, float] | None) -> Recommendations:
+def recommendations(outlook: Outlook, sizing: Sizing, node: tuple[float, float, float] | None) -> Recommendations:
     """Records and savings for the sizes that `Analysis.recommend` proposes."""
-    monthly = analysis.catalogue["price_per_hour"].to_numpy(float) * HOURS_PER_MONTH
-    now, new, rows = analysis.size_now, sizing.proposed.copy(), np.arange(len(sizing.proposed))
+    monthly = outlook.catalogue["price_per_hour"].to_numpy(float) * HOURS_PER_MONTH
+    now, new, rows = outlook.size_now, sizing.proposed.copy(), np.arange(len(sizing.proposed))
     saving = monthly[now] - monthly[new]
     too_small = sizing.findings["finding"].to_numpy() == "under_provisioned"  # is mended whatever it saves
     little = (saving >= 0) & (saving < sizing.min_saving) & ~too_small
-    new = np.where(little | ~analysis.enough, now, new)
+    new = np.where(little | ~outlook.enough, now, new)
     saving = monthly[now] - monthly[new]
-    draws = _shortage_draws(analysis, now, new)
+    draws = _shortage_draws(outlook, now, new)
     net = saving[:, None] - draws
-    after = analysis.exceedance[rows, new]
+    after = outlook.exceedance[rows, new]
     counted = (saving >= sizing.min_saving) & (new != now) & (after <= sizing.breach_limit)
     shrinks = saving > 0
     request = float(saving[shrinks].sum())
-    realised = request if node is None else _realised(analysis, now, np.where(shrinks, new, now), node)
-    records = tuple(_record(analysis, sizing, int(row), int(now[row]), int(new[row]), net[row]) for row in rows)
+    realised = request if node is None else _realised(outlook, now, np.where(shrinks, new, now), node)
+    records = tuple(_record(outlook, sizing, int(row), int(now[row]), int(new[row]), net[row]) for row in rows)
     estimate = SavingsEstimate(net[shrinks].sum(axis=0), request, realised, float((-saving[saving < 0]).sum()))
     return Recommendations(records, estimate, int(counted.sum()), after, new)
 
 
-def _shortage_draws(analysis: Analysis, now: np.ndarray, new: np.ndarray) -> np.ndarray:
+def _shortage_draws(outlook: Outlook, now: np.ndarray, new: np.ndarray) -> np.ndarray:
     """Cost a month of what the new size leaves unserved beyond today's, (n_resource, N_DRAWS); 0 where nothing changes."""
-    cores = analysis.catalogue["vcpu"].to_numpy(float)
-    months = HOURS_PER_MONTH / (24 * analysis.optimizer.horizon_days)
+    cores = outlook.catalogue["vcpu"].to_numpy(float)
+    months = HOURS_PER_MONTH / outlook.horizon_hours
     out = np.zeros((len(now), N_DRAWS))
-    for place, row in enumerate(np.flatnonzero(analysis.enough)):
+    for place, row in enumerate(np.flatnonzero(outlook.enough)):
         if now[row] != new[row]:
             rng = np.random.default_rng(row)  # a record must not change from call to call
             sizes = cores[[now[row], new[row]]]
-            unserved = analysis.predictive["cpu"].draw_unserved(place, sizes, n_draws=N_DRAWS, rng=rng)
-            out[row] = analysis.penalty_per_core_hour * months * (unserved[:, 1] - unserved[:, 0])
+            unserved = outlook.predictive["cpu"].draw_unserved(place, sizes, n_draws=N_DRAWS, rng=rng)
+            out[row] = outlook.penalty_per_core_hour * months * (unserved[:, 1] - unserved[:, 0])
     return out
 
 
-def _realised(analysis: Analysis, now: np.ndarray, new: np.ndarray, node: tuple[float, float, float]) -> float:
+def _realised(outlook: Outlook, now: np.ndarray, new: np.ndarray, node: tuple[float, float, float]) -> float:
     """Saving a month if sizes are requests on nodes (cores, GiB, price per hour) and only empty nodes are given back."""
     has = np.array(node[:2])
-    sizes = analysis.catalogue[["vcpu", "memory_gib"]].to_numpy(float)
+    sizes = outlook.catalogue[["vcpu", "memory_gib"]].to_numpy(float)
     sizes = np.where(sizes >= UNBOUNDED, 0.0, sizes)
     freed = nodes_needed(sizes[now], has) - nodes_needed(sizes[new], has)
     return float(freed * node[2] * HOURS_PER_MONTH)
 
 
-def _record(analysis: Analysis, sizing: Sizing, row: int, now: int, new: int, net: np.ndarray) -> RecommendationRecord:
-    usage, catalogue, optimizer = analysis.usage, analysis.catalogue, analysis.optimizer
+def _record(outlook: Outlook, sizing: Sizing, row: int, now: int, new: int, net: np.ndarray) -> RecommendationRecord:
+    usage, catalogue, told = outlook.usage, outlook.catalogue, outlook.predictive["cpu"]
     table, name = usage.resources.iloc[row], str(usage.resources.index[row])
-    finding = str(sizing.findings["finding"].iloc[row]) if analysis.enough[row] else "insufficient_data"
-    if now == new and finding in ("over_provisioned", "under_provisioned"):
-        finding = "optimised" if finding == "over_provisioned" else finding
-    enough, place = bool(analysis.enough[row]), int(analysis.enough[:row].sum())
+    finding = str(sizing.findings["finding"].iloc[row]) if outlook.enough[row] else "insufficient_data"
+    if now == new and finding == "over_provisioned":
+        finding = "optimised"
+    enough, place = bool(outlook.enough[row]), int(outlook.enough[:row].sum())
     cores, price = catalogue["vcpu"].to_numpy(float), catalogue["price_per_hour"].to_numpy(float)
-    told = analysis.predictive["cpu"]
     share = told.exceedance_by_factor(place, cores[[now, new]]) if enough else np.full((1, 2), np.nan)
     start, end = usage.timestamps[0], usage.timestamps[-1] + pd.Timedelta(hours=usage.step_hours)
     statistic = float(sizing.statistic[row])
     size = [{"size": str(catalogue.index[k]), "count": 1, "unit_price": float(price[k])} for k in (now, new)]
     interval = np.quantile(share[:, 1], [0.05, 0.95]).tolist()
-    knobs = optimizer.goal == "minimize_waste"
+    knobs = sizing.goal == "minimize_waste"
     return RecommendationRecord(
-        id=record_id(name, end.isoformat(), MODEL_VERSION, optimizer.goal, size[1]["size"]),
+        id=record_id(name, end.isoformat(), MODEL_VERSION, sizing.goal, size[1]["size"]),
         created_at=end.isoformat(),
         resource_id=name,
         business_unit=_named(table, "business_unit", "team"),
@@ -173,7 +170,7 @@ def _record(analysis: Analysis, sizing: Sizing, row: int, now: int, new: int, ne
         binding_dimension=str(sizing.findings["binding_dimension"].iloc[row]),
         current=size[0],
         proposed=size[1],
-        horizon_days=optimizer.horizon_days,
+        horizon_days=told.horizon_days,
         lead_time_hours=LEAD_TIME_HOURS,
         statistic={"name": "predictive quantile of CPU demand", "level": sizing.level, "value": statistic},
         target_utilization=sizing.target_utilization if knobs else None,
@@ -183,19 +180,19 @@ def _record(analysis: Analysis, sizing: Sizing, row: int, now: int, new: int, ne
             "before": float(share[:, 0].mean()), "after": float(share[:, 1].mean()), "interval": interval,
             "any_after": float(told.any_breach(place, cores[[new]])[0]) if enough else float("nan"),
         },
-        expected_unserved=float(analysis.unserved[row, new]),
+        expected_unserved=float(outlook.unserved[row, new]),
         monthly_cost={"before": float(price[now] * HOURS_PER_MONTH), "after": float(price[new] * HOURS_PER_MONTH)},
         savings={f"p{q}": float(np.quantile(net, q / 100)) for q in (10, 50, 90)}
         | {"realised_if": "the machine is resized, or its node becomes empty and is given back"},
         confidence=float((share[:, 1] <= sizing.breach_limit).mean()) if enough else 0.0,
         reason=_reason(finding, name, statistic, float(usage.capacity["cpu"][row]), sizing, size, row),
-        alternatives=_alternatives(analysis, row, new) if enough else [],
+        alternatives=_alternatives(outlook, row, new) if enough else [],
         rollback_condition=f"more than {100 * sizing.breach_limit:.1f} % of a day's intervals use {100 * CEILING:.0f} % or more of the new size",
         model_version=MODEL_VERSION,
         data_window={"start": start.isoformat(), "end": end.isoformat(), "measured": float(usage.measured_share()[row])},
-        assumptions=_assumptions(analysis, row),
-        expires_at=(end + pd.Timedelta(days=optimizer.horizon_days)).isoformat(),
-        currency=optimizer.cost_model.currency,
+        assumptions=_assumptions(outlook, row),
+        expires_at=(end + pd.Timedelta(days=told.horizon_days)).isoformat(),
+        currency=outlook.currency,
     )  # fmt: skip
 
 
@@ -223,16 +220,16 @@ def _reason(
     }[finding]
 
 
-def _alternatives(analysis: Analysis, row: int, new: int) -> list[dict[str, object]]:
+def _alternatives(outlook: Outlook, row: int, new: int) -> list[dict[str, object]]:
     """The neighbouring sizes of its kind with price a month, breach share and expected cost of the horizon."""
-    own = np.flatnonzero(analysis.allowed[row])
+    own = np.flatnonzero(outlook.allowed[row])
     at = int(np.searchsorted(own, new))
-    cost = analysis.expected_cost()[row]
+    cost = outlook.expected_cost()[row]
     return [
         {
-            "size": str(analysis.catalogue.index[k]),
-            "price_per_month": float(analysis.catalogue["price_per_hour"].iloc[k] * HOURS_PER_MONTH),
-            "breach_share": float(analysis.exceedance[row, k]),
+            "size": str(outlook.catalogue.index[k]),
+            "price_per_month": float(outlook.catalogue["price_per_hour"].iloc[k] * HOURS_PER_MONTH),
+            "breach_share": float(outlook.exceedance[row, k]),
             "expected_cost_horizon": float(cost[k]),
         }
         for k in own[max(0, at - 1) : at + 2]
@@ -240,10 +237,10 @@ def _alternatives(analysis: Analysis, row: int, new: int) -> list[dict[str, obje
     ]
 
 
-def _assumptions(analysis: Analysis, row: int) -> list[str]:
-    usage = analysis.usage
+def _assumptions(outlook: Outlook, row: int) -> list[str]:
+    usage = outlook.usage
     said = ["days to come are like the newest weeks, times a level that moves as it did between weeks"]
-    if "memory" not in usage.demand or not analysis.measured["memory"][row]:
+    if "memory" not in usage.demand or not outlook.measured["memory"][row]:
         said.append("memory was not measured and stays as it is")
     if "network" not in usage.demand:
         said.append("network was not measured and is not looked at")

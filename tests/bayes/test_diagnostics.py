@@ -6,7 +6,14 @@ import jax
 import numpy as np
 import pytest
 
-from support.bayes.diagnostics import arviz, compare_poolings, convergence, parameter_diagnostics, predictive_check
+from support.bayes.diagnostics import (
+    arviz,
+    compare_poolings,
+    convergence,
+    parameter_diagnostics,
+    predictive_check,
+    to_arviz,
+)
 from support.bayes.model import log_likelihood
 from support.errors import SchemaError, SourceError
 
@@ -14,7 +21,7 @@ from support.errors import SchemaError, SourceError
 def test_convergence_agrees_with_arviz_and_sees_a_stuck_chain(fits):
     model = fits["partial"]
     table = convergence(model)
-    data = model.to_arviz()
+    data = to_arviz(model)
     assert table.loc["E-BFMI, smallest", "value"] == pytest.approx(arviz.bfmi(data).min())
     assert table.loc["R-hat, largest", "value"] == pytest.approx(float(arviz.rhat(data).to_array().max()))
     assert table.loc["divergent transitions", "good"] and table.loc["R-hat, largest", "value"] < 1.05
@@ -27,7 +34,7 @@ def test_convergence_agrees_with_arviz_and_sees_a_stuck_chain(fits):
 @pytest.mark.parametrize("pooling", ["partial", "none", "complete"])
 def test_cell_log_likelihoods_add_up_to_the_models(fits, pooling):
     model = fits[pooling]
-    stats, data = model.fit_.stats, model.to_arviz(log_likelihood=True)
+    stats, data = model.fit_.stats, to_arviz(model, log_likelihood=True)
     named = {k: v[1, 7] for k, v in model.fit_.posterior.items() if k in ("theta", "log_kappa", "b")}
     if pooling == "complete":
         named = {k: np.repeat(v, len(stats.resources), axis=0) for k, v in named.items()}

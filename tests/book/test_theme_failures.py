@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -90,6 +91,20 @@ def test_image_without_alternative_text(broken: Callable[..., list[str]]) -> Non
         del node["alt"]
 
     assert broken("figures", change) == ["figures.md: image 'images/plain.svg' has no alternative text"]
+
+
+def test_two_copied_figures_of_a_page_have_their_own_words(broken: Callable[..., list[str]], tmp_path: Path) -> None:
+    def copy(data: dict[str, Any], *words: dict[str, Any]) -> None:
+        figure = next(n for n in first(data) if n["type"] == "container")
+        outputs = [n for n in figure["children"] if n["type"] == "outputs"]
+        caption = {"type": "caption", "children": [paragraph(*words)]}
+        first(data).append(figure | {"source": {"label": "elsewhere"}, "children": [*outputs, caption]})
+
+    assert broken("index", lambda d: copy(d, {"type": "text", "value": "A line that falls"})) == []
+    html = (tmp_path / "_build" / "html" / "index.html").read_text()
+    assert re.findall(r'<img class="b-paper"[^>]* alt="([^"]*)"', html) == ["A line that rises", "A line that falls"]
+    shutil.rmtree(tmp_path / "_build")
+    assert "no alternative text" in " ".join(broken("index", copy)), "the words of one figure passed for another's"
 
 
 def test_formula_that_katex_refuses(broken: Callable[..., list[str]]) -> None:
