@@ -49,6 +49,7 @@ from support.autoscaling.mpc import StochasticMPC
 from support.autoscaling.oracle import optimum, regret
 from support.autoscaling.oracle_bound import JumpBound, measured_bound, target_measurable
 from support.autoscaling.rolling import roll_aggregated, roll_local
+from support.autoscaling.scoring import block_seconds
 from support.autoscaling.shadow import ShadowLeader
 from support.autoscaling.stage_costs import spread_regret
 from support.autoscaling.timing import Timed
@@ -62,7 +63,6 @@ SEED = 20261121
 N_SYNTHETIC = 3  # traces of each synthetic kind
 HORIZON_TICKS, HORIZON_MINUTES = 30, 30.0  # of the forecasts: the fewer, but the boot delay, the cooldown and two ticks
 PAST_WEEK_DAYS = 7.0  # on which knobs are tuned
-BLOCKS_OF_SHORT = 10  # a test of less than three days is drawn in this many blocks
 ASKED_FROM_SECONDS = 300.0  # tick from which on the recommended forecaster can be asked at every one
 PARTS = ("table", "slo", "spread", "speed")
 AGENT, AGENT_TICK_SECONDS = ROOT / "benchmarks" / "results" / "scaling_rl.npz", 60.0
@@ -207,12 +207,7 @@ def learned(case: Case) -> list[Policy]:
 def table_of(case: Case) -> Row:
     """One row a policy, with intervals; the optimum beside them."""
     rng = np.random.default_rng([SEED, zlib.crc32(case.name.encode())])
-    seconds = len(case.test) * case.world.tick_seconds
-    block = (
-        86_400.0
-        if seconds >= 3 * 86_400
-        else math.ceil(seconds / BLOCKS_OF_SHORT / case.world.tick_seconds) * case.world.tick_seconds
-    )
+    block = block_seconds(case.test)
     runs, spent = {}, {}
     for policy in policies(case):
         timed, began = Timed(policy), time.perf_counter()
