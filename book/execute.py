@@ -157,6 +157,9 @@ def main(arguments: list[str] | None = None) -> int:
     if missing := sorted(set(options.chapter) - {c.name for c in wanted}):
         print(f"no chapter {', '.join(missing)}; there are {', '.join(c.name for c in chapters())}", file=sys.stderr)
         return 2
+    if options.jobs < 1:
+        print(f"--jobs is {options.jobs}; at least one chapter at a time is needed", file=sys.stderr)
+        return 2
     if options.profile == "twins":  # an empty mirror: nothing is found, nothing is downloaded
         nothing = ROOT / "_build" / PROFILES["twins"][0] / "no-traces"
         nothing.mkdir(parents=True, exist_ok=True)

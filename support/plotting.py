@@ -113,6 +113,7 @@ def table_html(
         >>> "1.000" in table_html(pd.DataFrame({"loss": [1.0, 0.693, 0.56]}))
         True
     """
+    frame = frame.apply(_with_nan)
     formatters = {c: f"{{:{_spec(frame[c])}}}".format for c in frame.columns if pd.api.types.is_float_dtype(frame[c])}
     formatters |= {c: f"{{:{spec}}}".format for c, spec in (formats or {}).items()}
     table = frame.to_html(formatters=formatters, na_rep="–", index=index, border=0, justify="unset").replace(
@@ -121,6 +122,14 @@ def table_html(
     if caption:
         table = table.replace("<thead>", f"<caption>{html.escape(caption)}</caption>\n  <thead>", 1)
     return table
+
+
+def _with_nan(column: pd.Series) -> pd.Series:
+    """The column with NaN for NA and None, which pandas would write as <NA> and None whatever `na_rep` says."""
+    if not any(value is pd.NA or value is None for value in column):
+        return column
+    number = pd.api.types.is_numeric_dtype(column) and not pd.api.types.is_bool_dtype(column)
+    return column.astype(float if number else object).where(column.notna(), np.nan)
 
 
 def _spec(column: pd.Series) -> str:

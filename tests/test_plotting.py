@@ -39,3 +39,22 @@ def test_table_formats_numbers_escapes_text_and_marks_missing():
     frame = pd.DataFrame({"cost_usd": [1234.5, None], "policy": ["<b>", "x"]})
     text = table_html(frame, "A & B", {"cost_usd": ",.0f"}, index=False)
     assert "<td>1,234</td>" in text and "&lt;b&gt;" in text and "A &amp; B" in text and "–" in text
+
+
+def test_tables_show_a_dash_for_every_kind_of_nothing():
+    frame = pd.DataFrame(
+        {
+            "whole": pd.array([1200, None], dtype="Int64"), "part": pd.array([0.5, None], dtype="Float64"),
+            "name": pd.array(["<NA>x", None], dtype="string"), "any": ["a", None], "plain": [1.5, np.nan],
+        }
+    )  # fmt: skip
+    last = table_html(frame, formats={"whole": ",.0f"}, index=False).split("<tr>")[-1]
+    assert last.count("<td>–</td>") == 5
+    first = table_html(frame, formats={"whole": ",.0f"}, index=False).split("<tr>")[-2]
+    assert [cell.split("</td>")[0] for cell in first.split("<td>")[1:]] == [
+        "1,200",
+        "0.500",
+        "&lt;NA&gt;x",
+        "a",
+        "1.50",
+    ]

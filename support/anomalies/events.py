@@ -20,7 +20,8 @@ QUIET_SECONDS = 3600.0  # after a page nobody is paged again for so long: whoeve
 class EventScore:
     """What one threshold does: anomalies there were and that were caught, false alerts a week of data, median delay.
 
-    delay_minutes: from the first row of a window to its first alert, over the caught ones; NaN if none was caught.
+    delay_minutes: from the first row of a window that counts to its first alert, over the caught ones; NaN if none was
+    caught.
     """
 
     n_events: int
@@ -82,7 +83,8 @@ def event_score(
             if last < start:
                 continue
             n_events += 1
-            hits = np.flatnonzero(alerts[first : last + 1])
+            judged = max(first, start)
+            hits = np.flatnonzero(alerts[judged : last + 1])
             if len(hits):
                 delays.append(hits[0] * step / 60)
         n_false += int(outside[alert_starts(alerts, max(1, round(QUIET_SECONDS / step)))].sum())

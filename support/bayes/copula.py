@@ -12,7 +12,7 @@ from scipy import stats
 
 from support.bayes.correlation import CorrelationPosterior
 from support.bayes.scores import SEASONS, hour_cell, normal_scores, season_of
-from support.errors import SchemaError, SourceError
+from support.errors import SchemaError, SourceError, TooShortError
 from support.telemetry import ar1
 from support.telemetry.schema import METRICS, Telemetry
 from support.writing import plural
@@ -210,10 +210,13 @@ def joint_models(
 def simulate_joint(models: Mapping[str, JointModel], times: pd.DatetimeIndex, *, rng: np.random.Generator) -> Telemetry:
     """One joint path of every machine at `times` (UTC, even step), as Telemetry for the generator's users.
 
-    A percentage stays within 0 to 100 because its marginal does. Raises SchemaError without models.
+    A percentage stays within 0 to 100 because its marginal does. Raises SchemaError without models, TooShortError with
+    fewer than two times.
     """
     if not models:
         raise SchemaError("no machine to simulate. Give the models of joint_models.")
+    if len(times) < 2:
+        raise TooShortError(f"{plural(len(times), 'time')} to simulate; at least 2 are needed, which tell the step.")
     metrics = next(iter(models.values())).metrics
     index = pd.MultiIndex.from_product([sorted(models), times.as_unit("ns")], names=["resource_id", "timestamp"])
     values = np.concatenate([models[name].sample(times, rng=rng) for name in sorted(models)])

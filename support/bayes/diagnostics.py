@@ -148,8 +148,9 @@ def predictive_check(
         own = (rows.resource == r) & ~np.isnan(rows.y)
         if not own.any():
             continue
-        seen = model.predict(resource=name, n_samples=n_replicates, key=keys[r])
-        rng = generator(keys[r])
+        of_parameters, of_rows = jax.random.split(keys[r])
+        seen = model.predict(resource=name, n_samples=n_replicates, key=of_parameters)
+        rng = generator(of_rows)
         mean, kappa = seen.mean[:, rows.cell[own]], seen.kappa[:, None]
         drawn = rng.beta(np.maximum(mean * kappa, 1e-6), np.maximum((1 - mean) * kappa, 1e-6))
         uniform = rng.random(drawn.shape)

@@ -86,6 +86,7 @@ class UtilizationModel:
         """The model after more telemetry of known or new resources: statistics are added, the posterior drawn anew.
 
         Equal to a fit of everything, up to Monte Carlo error: the pair of neighbours across the seam is counted too.
+        Raises SchemaError for rows that were used before, as far as that is known (`merge`).
         """
         return self.fit_statistics(self.fit_.stats + self.statistics(telemetry), key=key)
 

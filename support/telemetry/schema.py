@@ -241,6 +241,8 @@ class Telemetry:
         `step_seconds` must be a multiple of the present step (SchemaError otherwise); incomplete first and last
         intervals are left out and counted as a repair.
         """
+        if not 0 < step_seconds < math.inf:
+            raise SchemaError(f"{self.source}: step_seconds is {step_seconds}; give a positive number of seconds.")
         ratio = step_seconds / self.step_seconds
         if abs(ratio - round(ratio)) > 1e-9 or ratio < 1:
             raise SchemaError(

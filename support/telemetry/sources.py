@@ -8,7 +8,7 @@ from typing import Any
 from support.errors import SourceError
 from support.telemetry.generation.generator import OPTIONS, synthetic
 from support.telemetry.reading.files import MAX_BYTES, SUFFIXES, read_table
-from support.telemetry.reading.tidy import tidy
+from support.telemetry.reading.tidy import RESOURCE_NAMES, tidy
 from support.telemetry.reading.traces import DATASETS, load_trace
 from support.telemetry.schema import Telemetry
 
@@ -106,7 +106,9 @@ def _file(source: str, max_bytes: float, options: dict[str, Any]) -> Telemetry:
         )
 
         return read(source)
-    table = read_table(source, max_bytes=max_bytes)
+    groups = options.get("group_columns", ())
+    names = {options.get("resource_column"), *([groups] if isinstance(groups, str) else groups), *RESOURCE_NAMES}
+    table = read_table(source, max_bytes=max_bytes, texts=names - {options.get("value_column"), None})
     address = source.split("?")[0] if "://" in source else source  # a query may hold a key
     name = address.rsplit("/", 1)[-1]
     return tidy(table, source=address, provenance=f"The file {name}, as given by the reader.", **options)

@@ -41,7 +41,7 @@ def test_events_against_a_loop(alerts, start, cuts):
     delays = []
     for first, last in windows:
         if last >= start and any(counted[first : last + 1]):
-            delays.append(next(i for i in range(first, last + 1) if counted[i]) - first)
+            delays.append(next(i for i in range(first, last + 1) if counted[i]) - max(first, start))
     false = [i for i in paged(counted, 6) if not any(first <= i <= last for first, last in windows)]
     weeks = (len(alerts) - start) * STEP / (7 * 86_400)
     assert (e.n_events, e.n_caught) == (sum(last >= start for _, last in windows), len(delays))
@@ -118,3 +118,10 @@ def test_it_is_never_better_than_the_threshold_that_saw_all_labels(corpus):
 def test_folds_need_others(corpus):
     with pytest.raises(SchemaError, match="folds"):
         cross_validated(*corpus, folds=np.zeros(7, dtype=int))
+
+
+def test_the_delay_of_a_window_that_began_in_the_history_counts_from_the_first_row_judged():
+    score = np.zeros(100)
+    score[[25, 34]] = 1.0
+    e = event_score([score], [[(20, 50)]], threshold=1.0, step_seconds=[STEP], first_rows=[30])
+    assert e.delay_minutes == 40.0  # rows 30 to 34, ten minutes each

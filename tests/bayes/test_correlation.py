@@ -295,3 +295,10 @@ def test_statistics_of_frames_are_those_of_telemetry(telemetry):
     frames = {n: telemetry.observations.loc[n] for n in telemetry.resource_ids}
     direct = statistics_of(frames, dict.fromkeys(frames, "all"), 3600.0)
     assert np.array_equal(direct.correlation, correlation_statistics(telemetry, METRICS).correlation)
+
+
+def test_a_single_time_tells_no_step(telemetry, fitted):
+    models = joint_models(telemetry, fitted)
+    for n in (0, 1):
+        with pytest.raises(TooShortError, match="at least 2"):
+            simulate_joint(models, telemetry.observations.loc["m0"].index[:n], rng=np.random.default_rng(1))

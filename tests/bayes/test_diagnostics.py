@@ -6,6 +6,7 @@ import jax
 import numpy as np
 import pytest
 
+from support.bayes import diagnostics
 from support.bayes.diagnostics import (
     arviz,
     compare_poolings,
@@ -15,6 +16,7 @@ from support.bayes.diagnostics import (
     to_arviz,
 )
 from support.bayes.model import log_likelihood
+from support.bayes.utilization import UtilizationModel
 from support.errors import SchemaError, SourceError
 
 
@@ -51,6 +53,23 @@ def test_leave_one_out_prefers_the_hierarchy_over_one_for_all(fits, fleet_teleme
     scaled = replace(fits["partial"], fitted=replace(other, stats=replace(other.stats, s1=2 * other.stats.s1)))
     with pytest.raises(SchemaError, match="different statistics"):
         compare_poolings({"a": fits["none"], "b": scaled})
+
+
+def test_predictive_check_uses_no_key_twice(fits, fleet_telemetry, monkeypatch):
+    used, predict, made = [], UtilizationModel.predict, diagnostics.generator
+
+    def of_parameters(self, **given):
+        used.append(jax.random.key_data(given["key"]).tobytes())
+        return predict(self, **given)
+
+    def of_rows(key):
+        used.append(jax.random.key_data(key).tobytes())
+        return made(key)
+
+    monkeypatch.setattr(UtilizationModel, "predict", of_parameters)
+    monkeypatch.setattr(diagnostics, "generator", of_rows)
+    predictive_check(fits["partial"], fleet_telemetry, n_replicates=20, key=jax.random.key(1))
+    assert len(set(used)) == len(used) >= 4
 
 
 def test_predictive_check_sees_a_shift(fits, fleet_telemetry):

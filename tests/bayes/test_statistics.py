@@ -157,3 +157,63 @@ def test_basis_is_orthogonal_with_mean_zero():
         np.testing.assert_allclose(basis.sum(axis=0), 0, atol=1e-9)
     with pytest.raises(SchemaError, match="12 hour cells"):
         seasonal_basis(12)
+
+
+def test_one_value_throughout_counts_as_rounded_and_others_as_they_are():
+    """The mean of log y and log(1 - y) over the hundredth of a percent that was rounded to the value, by a grid."""
+    rng = np.random.default_rng(4)
+    ordinary = (30 + 5 * rng.standard_normal(48)).tolist()
+    blip = [37.0] * 47 + [37.005]  # within the same hundredth of a percent as the others
+    stats = cell_statistics(
+        _frame({"a": ordinary, "b": [37.0] * 48, "c": blip, "d": [37.0] + [np.nan] * 47}),
+        group_columns=(),
+        weight="none",
+    )
+    width = 1e-4
+    within = 0.37 + width * (np.linspace(0, 1, 20001)[:-1] + 0.5 / 20000 - 0.5)
+    for row in (1, 2):
+        values = np.array([37.0] * 48 if row == 1 else blip) / 100
+        for sums, of, slope in ((stats.s1, np.log, 1 / 0.37), (stats.s2, np.log1p, -1 / 0.63)):
+            sign = 1 if of is np.log else -1
+            plain = of(sign * values).sum()
+            lost = of(sign * 0.37) - of(sign * within).mean()  # by rounding alone, of one value
+            spread = values.var() / (width**2 / 12)
+            assert plain - sums[row].sum() == pytest.approx(48 * lost * (1 - spread), rel=1e-3), (row, slope)
+    np.testing.assert_allclose(stats.s1[0].sum(), np.log(np.array(ordinary) / 100).sum(), rtol=1e-14)
+    np.testing.assert_allclose(stats.s1[3].sum(), np.log(0.37), rtol=1e-14)
+    assert stats.summary().set_index("what")["count"]["resources with one and the same value throughout"] == 2
+
+
+def _days(fleet: Telemetry, first: int, last: int) -> Telemetry:
+    day = (fleet.observations.index.get_level_values("timestamp") - pd.Timestamp("2026-03-02", tz="UTC")).days
+    return _cut(fleet, np.asarray((day >= first) & (day <= last)))
+
+
+def test_rows_given_twice_are_refused():
+    rng = np.random.default_rng(6)
+    whole = _frame({"a": (30 + 5 * rng.standard_normal(240)).tolist(), "b": (50 + rng.standard_normal(240)).tolist()})
+    early = cell_statistics(_days(whole, 0, 5), group_columns=())
+    for first, last, since in ((0, 5, "02 00:00"), (5, 7, "07 00:00"), (2, 3, "04 00:00"), (0, 9, "02 00:00")):
+        again = cell_statistics(_days(whole, first, last), group_columns=())
+        for pair in ((early, again), (again, early)):
+            with pytest.raises(SchemaError, match=f"a has rows of the same times in both.*2026-03-{since}"):
+                pair[0] + pair[1]
+    joined = early + cell_statistics(_days(whole, 6, 9), group_columns=())
+    with pytest.raises(SchemaError, match="same times"):
+        joined + early
+
+
+def test_gaps_filled_later_and_rows_in_between_are_not_given_twice():
+    rng = np.random.default_rng(7)
+    whole = _frame({"a": (30 + 5 * rng.standard_normal(240)).tolist()})
+    day = (whole.observations.index.get_level_values("timestamp") - pd.Timestamp("2026-03-02", tz="UTC")).days
+    holed = replace(whole, observations=whole.observations.mask(np.asarray(day == 4)[:, None]))
+    both = cell_statistics(holed, group_columns=()) + cell_statistics(_days(whole, 4, 4), group_columns=())
+    assert both.count.tolist() == pytest.approx([240])
+    shifted = whole.observations.copy()
+    shifted.index = pd.MultiIndex.from_arrays(
+        [shifted.index.get_level_values(0), shifted.index.get_level_values(1) + pd.Timedelta("30min")],
+        names=shifted.index.names,
+    )
+    between = cell_statistics(replace(whole, observations=shifted), group_columns=())
+    assert (cell_statistics(whole, group_columns=()) + between).count.tolist() == pytest.approx([480])

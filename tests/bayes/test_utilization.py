@@ -10,6 +10,7 @@ import pandas as pd
 import pytest
 from scipy.special import betaln, expit
 
+from support.bayes.diagnostics import convergence
 from support.bayes.inflation import edge_shares
 from support.bayes.predict import Prediction
 from support.bayes.priors import Priors
@@ -265,3 +266,23 @@ def test_prior_predictive_is_the_documented_fifteen_percent():
     assert 12 < np.median(prediction.expected.mean(axis=1)) < 18
     wide = UtilizationModel(priors=Priors().scaled(2.0)).prior_predictive(n_samples=4000, key=KEY)
     assert np.ptp(wide.interval(0.9)) > 1.4 * np.ptp(prediction.interval(0.9))
+
+
+@pytest.mark.parametrize("weight", ["effective", "none"])
+def test_a_machine_that_stands_still_does_not_break_the_fit(fleet_telemetry, weight):
+    """Its density has no bound, so that without the rounding of its values the posterior is improper."""
+    stuck = fleet_telemetry.resource_ids[4]
+    observations = fleet_telemetry.observations.copy()
+    observations.loc[stuck, "cpu_utilization"] = 37.0
+    resources = fleet_telemetry.resources.copy()
+    resources.loc[stuck, "application"] = "still"
+    telemetry = replace(fleet_telemetry, observations=observations, resources=resources)
+    model = UtilizationModel(weight=weight, week=False, n_warmup=1000, n_draws=2000).fit(telemetry, key=KEY)
+    assert convergence(model)["good"][["R-hat, largest", "bulk ESS, smallest", "tail ESS, smallest"]].all()
+    inner = (
+        100 * model.predict(resource=stuck, n_samples=500, key=KEY).mean
+    )  # without the shares of zeros and saturation
+    assert 36.99 < inner.min() < 37.0 < inner.max() < 37.01
+    kappa = 0.37 * 0.63 / (1e-4**2 / 12) - 1  # of a Beta whose variance is that of rounding to 0.01 percent
+    own = model.flat("log_kappa")[:, 4]
+    assert abs(own.mean() - np.log(kappa)) < 2 * own.std()

@@ -407,3 +407,10 @@ def test_the_runtimes_page_lists_every_chapter(house, monkeypatch):
     assert "took 12 s of chapter time" in page
     assert "[Tiny](../executed/01_tiny.ipynb)" in page and "12.3" in page and "`n = 1`" in page
     assert textwrap.dedent(page).startswith("---\n")
+
+
+@pytest.mark.parametrize("jobs", ["0", "-2"])
+def test_no_job_at_a_time_is_refused_in_a_sentence(house, capsys, jobs):
+    assert execution.main(["--profile", "smoke", "--jobs", jobs]) == 2
+    told = capsys.readouterr().err
+    assert told.count("\n") == 1 and f"--jobs is {jobs}" in told

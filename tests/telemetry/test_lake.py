@@ -345,3 +345,12 @@ def test_steps_that_do_not_fit_are_refused(step, seconds):
     table = pl.DataFrame({"resource_id": ["a"], "timestamp": [pd.Timestamp("2026-01-01", tz="UTC")], "requests": [1.0]})
     with pytest.raises(SchemaError, match="does not fit"):
         aggregate(table.lazy(), step, seconds)
+
+
+def test_bronze_keeps_the_zeros_of_names(tmp_path):
+    times = pd.date_range("2026-01-05", periods=12, freq="h")
+    frame = pd.concat([pd.DataFrame({"timestamp": times, "host": name, "cpu": 5.0}) for name in ("007", "012")])
+    frame.to_csv(tmp_path / "my.csv", index=False)
+    Lake(str(tmp_path / "lake")).land(str(tmp_path / "my.csv"))
+    (file,) = (tmp_path / "lake").rglob("bronze/**/*.parquet")
+    assert sorted(pd.read_parquet(file)["host"].unique()) == ["007", "012"]

@@ -727,3 +727,18 @@ def test_hybrid_keeps_common_metrics_only_and_says_so():
 def test_hybrid_refuses_what_cannot_be_mixed(real, synthetic, frac, message):
     with pytest.raises(SchemaError, match=message):
         hybrid(real, synthetic, real_frac=frac, rng=np.random.default_rng(1))
+
+
+def test_rates_are_named_as_in_the_table_and_stay_what_they_are():
+    """Requests and processed requests in 1/s, over steps of 300 s: each its own count, noted under its own header."""
+    table = pd.DataFrame({"timestamp": MINUTES, "Incoming": K + 1.0, "Done": K + 0.5})
+    telemetry, report = map_telemetry(
+        table, layout="kaggle", columns={"Incoming": "requests", "Done": "processed"},
+        units={"Incoming": "requests/s", "Done": "requests/s"},
+    )  # fmt: skip
+    assert telemetry.series("requests").tolist() == (300 * (K + 1.0)).tolist()
+    assert telemetry.series("processed").tolist() == (300 * (K + 0.5)).tolist()
+    assert noted(report, "'Incoming' taken as requests/s") == [N]
+    assert noted(report, "rps") == []
+    alone, _ = map_telemetry(table, layout="kaggle", columns={"Done": "processed"}, units={"Done": "requests/s"})
+    assert alone.metrics == ["processed"]

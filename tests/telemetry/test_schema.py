@@ -190,3 +190,10 @@ def test_resources_on_shifted_grids_are_refused_and_none_is_left_out_of_the_dema
     with pytest.raises(SchemaError, match=r"my.csv: resources are measured at different times within a step of 60 s"):
         shifted.demand()
     assert shifted.demand("b").tolist() == [1, 2, 3, 4]
+
+
+@pytest.mark.parametrize("step", [float("nan"), float("inf"), 0.0, -60.0])
+def test_resample_to_no_step_is_refused(step):
+    with pytest.raises(SchemaError, match="my.csv: step_seconds is .*positive") as caught:
+        Telemetry(GOOD, 60.0, source="my.csv").resample(step)
+    assert "\n" not in str(caught.value)

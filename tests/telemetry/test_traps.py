@@ -13,8 +13,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from support.errors import SchemaError, SourceError
+from support.errors import BookError, SchemaError, SourceError
 from support.telemetry import Telemetry, load
+from support.telemetry.reading.mapping import map_telemetry
 from support.telemetry.reading.tidy import tidy
 
 
@@ -279,3 +280,58 @@ def test_a_missing_count_beside_two_rows_of_one_interval_stays_missing(fill):
     telemetry = tidy(pd.DataFrame(rows, columns=["timestamp", "requests"]), source="s", provenance="p", fill=fill)
     values = telemetry.observations["requests"].to_numpy()
     assert values[9] == 17 and (np.isnan(values[5]) if fill == "none" else values[5] == 10)
+
+
+def test_an_empty_timezone_is_refused(tmp_path):
+    refused(saved(tmp_path, table()), "no timezone ''", timezone="")
+
+
+def german(number):
+    """1234567.5 as 1.234.567,5: what a German spreadsheet writes."""
+    return f"{number:,}".translate(str.maketrans(",.", ".,"))
+
+
+@pytest.mark.parametrize("odd", [1_234_567, 2_345_678.5, 234.5])
+@pytest.mark.parametrize(
+    "share", [1, 200]
+)  # of 400 rows: few are dropped as unreadable, many are refused as no numbers
+def test_german_thousands_are_never_read_as_decimals(tmp_path, odd, share):
+    numbers = [1234 + k for k in range(400 - share)] + [odd] * share
+    frame = table().assign(requests=[german(n) for n in numbers])
+    for separator in (";", ","):
+        path = saved(tmp_path, frame, sep=separator)
+        for read in (load, functools.partial(map_telemetry, columns={"requests": "requests"}, layout="canonical")):
+            with pytest.raises(BookError, match="separator"):
+                read(path)
+
+
+def test_german_thousands_beside_decimal_commas_in_another_column(tmp_path):
+    frame = table().assign(
+        requests=[german(1234 + k) for k in range(400)], cpu=[german(k / 400 + 1.5) for k in range(400)]
+    )
+    refused(saved(tmp_path, frame, sep=";"), "decimal comma.*thousands", SourceError)
+
+
+def test_a_demand_in_german_is_not_replaced_by_another_column(tmp_path):
+    frame = table().assign(requests=[german(1234.5 + k) for k in range(400)], cpu=50)
+    refused(saved(tmp_path, frame), "'requests' holds numbers such as '1.234,5'")
+
+
+def test_three_decimals_stay_decimals(tmp_path):
+    values = [1.234, 0.517] * 200
+    for separator in (";", ","):
+        path = saved(tmp_path, table().assign(requests=[f"{v:.3f}" for v in values]), sep=separator)
+        assert load(path).demand().tolist() == values
+
+
+@pytest.mark.parametrize("column", ["host", "machine no"])
+def test_names_of_resources_keep_their_zeros(tmp_path, column):
+    names = ["007", "7", "0012", "1e5"]
+    frame = pd.concat([table(100).assign(**{column: name, "team": "01"}) for name in names])
+    path = saved(tmp_path, frame)
+    named = {} if column == "host" else {"resource_column": column}
+    telemetry = load(path, group_columns=["team"], **named)
+    assert telemetry.resource_ids == sorted(names)
+    assert telemetry.resources["team"].tolist() == ["01"] * 4
+    mapped, _ = map_telemetry(path, layout="kaggle", columns={"requests": "requests", column: "resource_id"})
+    assert mapped.resource_ids == sorted(names)

@@ -7,7 +7,7 @@ import gzip
 import io
 import pickletools
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from pathlib import Path, PurePosixPath
 from typing import IO, Any
 
@@ -34,10 +34,11 @@ ARRAY_OPCODES = re.compile(
 ARRAY_GLOBALS = re.compile("numpy\\._?core\\.multiarray _reconstruct,numpy ndarray,numpy dtype")  # NumPy 2 says _core
 
 
-def read_table(path: str, *, max_bytes: float = MAX_BYTES) -> pd.DataFrame:
+def read_table(path: str, *, max_bytes: float = MAX_BYTES, texts: Collection[str] = ()) -> pd.DataFrame:
     """Read a table from a path or URL (file://, http(s)://, s3://) as it is, columns stripped of blanks.
 
-    `max_bytes` is weighed before anything is read, and again while a compressed or streamed file unfolds. What was
+    `max_bytes` is weighed before anything is read, and again while a compressed or streamed file unfolds. texts: columns
+    of names, in any case, which stay as a text file has them: 007 is not 7. What was
     guessed is in `attrs["repairs"]`. Raises SourceError for a file that is missing, empty, too large, binary, of an
     unknown kind, or unreadable; the query of a URL, which may hold a key, is left out of the message.
 
@@ -58,7 +59,7 @@ def read_table(path: str, *, max_bytes: float = MAX_BYTES) -> pd.DataFrame:
         else:
             if name.endswith(".gz"):
                 content = _limited(_pieces(gzip.GzipFile(fileobj=io.BytesIO(content))), path, max_bytes)
-            frame = _read_text(content, path)
+            frame = _read_text(content, path, texts)
     except SourceError:
         raise
     except Exception as error:  # pandas, pyarrow and zlib raise many kinds; the reader needs one sentence
@@ -174,7 +175,7 @@ def _content(path: str, max_bytes: float) -> bytes:
         raise SourceError(f"{path}: cannot be fetched ({_short(error)}).") from None
 
 
-def _read_text(content: bytes, path: str) -> pd.DataFrame:
+def _read_text(content: bytes, path: str, texts: Collection[str]) -> pd.DataFrame:
     if b"\0" in content:
         raise SourceError(f"{path}: is a binary file, not text. Give CSV or Parquet.")
     lines = content[:65536].decode("utf-8-sig", errors="ignore").splitlines()[: -1 if len(content) > 65536 else None]
@@ -184,8 +185,10 @@ def _read_text(content: bytes, path: str) -> pd.DataFrame:
         separator = csv.Sniffer().sniff("\n".join(lines[:20]), delimiters=",;\t|").delimiter
     except csv.Error:
         separator = ","
-    decimal = _decimal(lines[1:200], separator)
+    decimal = _decimal(lines[1:200], separator, path)
+    names = {str(name).strip().lower() for name in texts}
     try:
+        header = pd.read_csv(io.BytesIO(content), sep=separator, skipinitialspace=True, encoding="utf-8-sig", nrows=0)
         frame = pd.read_csv(
             io.BytesIO(content),
             sep=separator,
@@ -193,6 +196,7 @@ def _read_text(content: bytes, path: str) -> pd.DataFrame:
             skipinitialspace=True,
             encoding="utf-8-sig",
             low_memory=False,
+            dtype={name: str for name in header.columns if name.strip().lower() in names},
         )
     except UnicodeDecodeError as error:
         raise SourceError(f"{path}: is not UTF-8 text (byte {error.start}). Save it as UTF-8 CSV.") from None
@@ -206,12 +210,22 @@ def _read_text(content: bytes, path: str) -> pd.DataFrame:
     return frame
 
 
-def _decimal(lines: list[str], separator: str) -> str:
-    """A comma if fields look like 1,5 and never like 1.5; three digits after each comma are left alone: thousands."""
+def _decimal(lines: list[str], separator: str, path: str) -> str:
+    """A comma if fields look like 1,5 and never like 1.5; three digits after each comma are left alone: thousands.
+
+    Raises SourceError where fields look like 1,5 and others like 1.234, which are thousands then.
+    """
     fields = [field.strip() for line in lines for field in line.split(separator)] if separator != "," else []
     commas = [field for field in fields if re.fullmatch(r"-?\d+,\d+", field)]
-    points = any(re.fullmatch(r"-?\d+\.\d+", field) for field in fields)
-    return "," if not points and any(len(field.split(",")[1]) != 3 for field in commas) else "."
+    points = [field for field in fields if re.fullmatch(r"-?\d+\.\d+", field)]
+    if not any(len(field.split(",")[1]) != 3 for field in commas):
+        return "."
+    if points and all(re.fullmatch(r"-?[1-9]\d{0,2}\.\d{3}", field) for field in points):
+        raise SourceError(
+            f"{path}: {commas[0]!r} has a decimal comma, so that {points[0]!r} may have a separator of thousands. Write "
+            "numbers such as 1234.5."
+        )
+    return "." if points else ","
 
 
 def _short(error: Exception) -> str:

@@ -8,13 +8,14 @@ import pandas as pd
 from support.errors import SchemaError
 from support.telemetry.schema import METRICS, Repair
 
-__all__ = ["count_repair", "merged_repairs", "step_seconds_of", "to_grid"]
+__all__ = ["count_repair", "merged_repairs", "refuse_separators", "step_seconds_of", "to_grid"]
 
 LOWEST_STEP_SECONDS, HIGHEST_STEP_SECONDS = 1.0, 86_400.0
 COMMON_STEPS_SECONDS = (60, 120, 300, 600, 900, 1800, 3600, 7200, 86_400)
 LARGEST_EMPTY_FRAC = 0.5
 LARGEST_EMPTY_FRAC_UNFILLED = 0.95  # a grid with holes left in it may be thin, but not boundless
 FEW_ROWS = 10  # below which a hole or two make half of a resource
+SEPARATED = r"[+-]?(?:\d{1,3}(?:[.,' ]\d{3})+(?:[.,]\d+)?|\d+,\d+)"  # 12.345.678, 1,234.5, 2,5: no plain number
 ISO_DAY_NS = 86_400_000_000_000
 
 
@@ -22,6 +23,19 @@ def count_repair(repairs: list[Repair], what: str, count: int) -> None:
     """Note a repair that touched `count` rows, if it touched any."""
     if count:
         repairs.append(Repair(what, count))
+
+
+def refuse_separators(unread: pd.Series, name: str, source: str) -> None:
+    """SchemaError if one of the values that are no plain numbers is a number with separators of thousands or a decimal comma.
+
+    One such value says how the whole column is written, in which 1.234 may then be read as a thousandth of what it is.
+    """
+    found = unread[unread.astype(str).str.strip().str.fullmatch(SEPARATED)]
+    if len(found):
+        raise SchemaError(
+            f"{source}: {name!r} holds numbers such as {str(found.iloc[0])[:40]!r}, with separators of thousands or a decimal "
+            "comma. Write plain numbers such as 1234.5."
+        )
 
 
 def merged_repairs(repairs: list[Repair]) -> tuple[Repair, ...]:

@@ -137,7 +137,9 @@ def map_telemetry(
     if isinstance(path_or_table, pd.DataFrame):
         table = path_or_table.set_axis([str(c).strip() for c in path_or_table.columns], axis=1)
     elif isinstance(path_or_table, str) and not _is_json(path_or_table):
-        table = read_table(path_or_table, max_bytes=max_bytes)
+        meant = dict(zip(headers()["header"], headers()["metric"], strict=True)) | dict(columns or {})
+        ids = [header for header, metric in meant.items() if metric == "resource_id"]
+        table = read_table(path_or_table, max_bytes=max_bytes, texts=ids)
         if re.fullmatch(r"[mc]_\d+", table.columns[0]):  # Alibaba writes no header: this is the first row
             table = pd.read_csv(path_or_table, header=None).rename(columns=str)
         elif table.columns[0].endswith(";"):  # Bitbrains separates by a semicolon and a tab
@@ -168,7 +170,7 @@ def map_telemetry(
         frame["resource_id"] = resource
     keys = [c for c in KEYS if c in frame]
     # a rate is averaged where rows meet in one interval, a count is added: tidy knows it by its name
-    rates = {metric: RATES[0] for metric, power in made.step_powers.items() if power > 0}
+    rates = {"requests": RATES[0]} if made.step_powers.get("requests", 0) > 0 else {}
     usable = frame[frame["timestamp"].notna() & frame[metrics].notna().any(axis=1)]
     n_combined = len(usable) - len(usable.drop_duplicates(keys))  # the grid may combine more
     frame.attrs["repairs"] = (*table.attrs.get("repairs", ()), *made.repairs)
@@ -183,7 +185,12 @@ def map_telemetry(
     observations = telemetry.observations.copy()
     for metric in set(made.step_powers) - set(rates):
         observations[metric] *= telemetry.step_seconds ** made.step_powers[metric]
-    telemetry = replace(telemetry, observations=observations, resources=_resources(telemetry, made))
+    header = next((header for header, metric, *_ in made.columns if metric == "requests"), "")
+    repairs = tuple(  # in the words of the caller's table
+        replace(r, what=re.sub(f"^'{RATES[0]}' taken", lambda _: f"{header!r} taken", r.what))
+        for r in telemetry.repairs
+    )
+    telemetry = replace(telemetry, observations=observations, resources=_resources(telemetry, made), repairs=repairs)
     n_grid = len(observations)
     telemetry = telemetry.resample(step_seconds) if step_seconds else telemetry
     counts = {"in": len(table), "dropped": len(frame) - len(usable), "combined": n_combined}

@@ -10,12 +10,12 @@ import numpy as np
 import pandas as pd
 
 from support.errors import SchemaError, TooShortError
-from support.telemetry.reading.grid import count_repair, merged_repairs, step_seconds_of, to_grid
+from support.telemetry.reading.grid import count_repair, merged_repairs, refuse_separators, step_seconds_of, to_grid
 from support.telemetry.reading.times import time_column, timestamps
 from support.telemetry.schema import DERIVED, METRICS, Repair, Telemetry
 from support.writing import plural
 
-__all__ = ["Fill", "tidy"]
+__all__ = ["RESOURCE_NAMES", "Fill", "tidy"]
 
 RESOURCE_NAMES = (
     "resource_id",
@@ -162,6 +162,9 @@ def _value_columns(
         rate = by_itself in RATES and metric in (None, "requests")
         chosen = {by_itself if rate else metric or by_itself: wanted}
     else:
+        names = {*METRICS, *RATES, *(name for several in SYNONYMS.values() for name in several)}
+        for column in [c for c in columns if c.lower() in names and not _is_numeric(table[c])]:
+            refuse_separators(table[column], column, source)  # else another column would be taken in its place
         known = _known_columns(table, columns)
         numeric = [c for c in columns if _is_numeric(table[c]) and c.lower() not in RESOURCE_NAMES]
         numeric = [c for c in numeric if not NO_METRIC.search(c)] or numeric
@@ -221,6 +224,7 @@ def _resource_column(table: pd.DataFrame, wanted: str | None, source: str) -> st
 def _numbers(column: pd.Series, metric: str, name: str, source: str, repairs: list[Repair]) -> pd.Series:
     numbers = pd.to_numeric(column, errors="coerce").astype(float).replace([np.inf, -np.inf], np.nan)
     garbage = numbers.isna() & column.notna()
+    refuse_separators(column[garbage], name, source)
     if garbage.mean() > 0.01:
         where = int(np.flatnonzero(garbage.to_numpy())[0])
         raise SchemaError(

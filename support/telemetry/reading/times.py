@@ -193,7 +193,7 @@ def _localise(parsed: pd.Series, timezone: str, source: str, repairs: list[Repai
     try:
         known = wall.dt.tz_localize(timezone, ambiguous="NaT", nonexistent="shift_forward")
         local = wall.dt.tz_localize(timezone, ambiguous="NaT", nonexistent="NaT")
-    except (KeyError, ValueError, OSError):
+    except (KeyError, IndexError, ValueError, OSError):
         raise SchemaError(f"{source}: no timezone {timezone!r}. Use a name such as Europe/Paris.") from None
     repeated = int(known.isna().sum() - parsed.isna().sum())
     skipped = int(local.isna().sum() - known.isna().sum())

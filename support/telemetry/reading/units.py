@@ -12,7 +12,7 @@ import numpy as np
 import pandas as pd
 
 from support.errors import SchemaError
-from support.telemetry.reading.grid import count_repair
+from support.telemetry.reading.grid import count_repair, refuse_separators
 from support.telemetry.reading.times import timestamps
 from support.telemetry.schema import METRICS, Repair
 from support.writing import plural
@@ -209,6 +209,7 @@ def _numbers(table: pd.DataFrame, choice: _Choice, source: str, repairs: list[Re
     if garbage.any():
         garbage &= ~column.astype(str).str.strip().str.lower().isin(["", "nan"])
     bad = int(garbage.sum())
+    refuse_separators(column[garbage], choice.header, source)
     if garbage.mean() > LARGEST_UNREADABLE_FRAC:
         where = int(np.flatnonzero(garbage.to_numpy())[0])
         raise SchemaError(
@@ -216,8 +217,7 @@ def _numbers(table: pd.DataFrame, choice: _Choice, source: str, repairs: list[Re
             f"({plural(bad, 'such row')}). Write plain numbers, and the unit in units={{{choice.header!r}: ...}}."
         )
     count_repair(repairs, f"values of {choice.header!r} that are no finite numbers, treated as missing", bad)
-    sentinels = [float(word) for word in choice.invalid.split()]
-    unmeasured = numbers.isin(sentinels)
+    unmeasured = numbers.isin([float(word) for word in choice.invalid.split()])
     what = (
         f"values of {choice.header!r} equal to {' or '.join(choice.invalid.split())} (not measured), treated as missing"
     )

@@ -24,6 +24,7 @@ from fsspec.implementations.local import LocalFileSystem
 
 from support.errors import SchemaError, SourceError
 from support.telemetry.reading.files import read_table
+from support.telemetry.reading.units import headers
 from support.telemetry.schema import Repair, Telemetry
 from support.telemetry.storage.aggregation import aggregate
 
@@ -74,7 +75,8 @@ class Lake:
         """
         said = path.split("?")[0]  # the query of a URL may hold a key
         name = _plain(name or PurePosixPath(said).name.split(".")[0])
-        table = read_table(path)
+        ids = headers()["header"][headers()["metric"] == "resource_id"]
+        table = read_table(path, texts=ids)
         taken = [c for c in BRONZE_COLUMNS if c in table.columns]
         if taken:
             raise SourceError(f"{said}: bronze itself writes a column {taken[0]!r}. Rename the one in the file.")
