@@ -15,7 +15,7 @@ from matplotlib import pyplot as plt
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from support.autoscaling import Line, cost_difference, score, servers_for
+from support.autoscaling import Line, cost_difference, score_table, servers_for
 from support.autoscaling.line import PROMISED
 from support.autoscaling.oracle import Optimum, optimum, regret
 from support.autoscaling.oracle_bound import measured_bound
@@ -175,10 +175,9 @@ def _promise(line: Line) -> list[str]:
 
 def _bills(line: Line, best: Optimum) -> pd.DataFrame:
     """The bills of policies and optimum by part and their promises, the cheapest first."""
-    runs = {BEST: best.run} | line.runs
-    parts = pd.DataFrame({name: run.costs for name, run in runs.items()}).T
-    table = pd.DataFrame({name: score(run) for name, run in runs.items()}).T
-    frame = table.join(parts).sort_values("cost_usd", kind="stable")
+    runs = [best.run, *line.runs.values()]
+    parts = pd.DataFrame({run.policy: run.costs for run in runs}).T
+    frame = score_table(runs).join(parts).sort_values("cost_usd", kind="stable")
     columns = [
         "cost_usd", "servers", "starts", "drops", "dropped_percent", "minute_slo_percent", "churn_percent", "mean_servers",
     ]  # fmt: skip
