@@ -8,6 +8,7 @@ from support.autoscaling.fleet import BootDraws
 from support.autoscaling.line import Line, run_line, split
 from support.autoscaling.policies import ForecastMean, Newsvendor, Reactive, Static, servers_for
 from support.autoscaling.presets import PRESETS, Preset, preset_environment
+from support.autoscaling.promise import lowest_that_keeps
 from support.autoscaling.rules import Plan, TargetTracking, Thresholds
 from support.autoscaling.scoring import budget_burn, cost_difference, score, score_table
 from support.autoscaling.simulate import Observation, Policy, Run, erlang_c_wait, guard, simulate
@@ -37,6 +38,7 @@ __all__ = [
     "erlang_c_wait",
     "expected_costs",
     "guard",
+    "lowest_that_keeps",
     "prepare_batch",
     "preset_environment",
     "run_batch",
