@@ -35,6 +35,15 @@ def weekly_file(folder):
     return index[-1].tz_localize("UTC")
 
 
+def two_weeks_of_five_minutes(folder):
+    """As a monitor writes them: two weeks of 5 minutes, a name the book has never seen; the last moment."""
+    index = pd.date_range("2026-03-02 14:30", periods=14 * 288, freq="5min")
+    noise = lfilter([1], [1, -MEMORY], np.random.default_rng(1).normal(0, 3, len(index)))
+    load = 40 + 15 * np.sin(2 * np.pi * np.arange(len(index)) / 288) + noise
+    pd.DataFrame({"timestamp": index, "value": load.clip(0).round(3)}).to_csv(folder / "my.csv", index=False)
+    return index[-1].tz_localize("UTC")
+
+
 def run(folder, monkeypatch, horizon):
     """The command of the chapter, by papermill: a file and a horizon, nothing else. What it displayed."""
     monkeypatch.chdir(folder)
@@ -68,6 +77,17 @@ def test_a_week_on_which_the_recommended_is_the_most_cautious_does_not_stop_it(t
     levels = [c for c in quantiles.columns if c.startswith("q0")]
     assert set(quantiles["cutoff"]) == {last, last - pd.Timedelta(hours=24)}
     assert (np.diff(quantiles[levels].to_numpy(), axis=1) >= 0).all()
+
+
+def test_two_weeks_of_five_minutes_are_forecast_at_their_own_step(tmp_path, monkeypatch):
+    horizon = 46  # a quarter of it is no part of a season
+    last = two_weeks_of_five_minutes(tmp_path)
+    shown = run(tmp_path, monkeypatch, horizon)
+    assert any("One step is 5 minutes, a season 288 steps, a window 46 steps. 30 windows" in text for text in shown)
+    quantiles = pd.read_parquet(tmp_path / "forecasts" / "quantiles.parquet")
+    newest = quantiles[quantiles["cutoff"] == last]
+    assert newest["ds"].tolist() == [last + pd.Timedelta(minutes=5 * h) for h in range(1, horizon + 1)]
+    assert (newest["step_seconds"] == 300).all()
 
 
 def begins_where_the_file_ends(last, quantiles, paths):
