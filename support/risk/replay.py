@@ -193,7 +193,8 @@ def equal_breach_saving(
     """Share of `other`'s price that `ours` saves at the same breach hours: value and percentile interval over machines.
 
     ours: the same policy with its knob from loose to strict; between two knobs the price is linear in the breach hours.
-    Where the loosest of them breaches less than `other`, its price counts as it is; NaN where even the strictest one breaches more.
+    Where the loosest of them breaches less than `other`, its price counts as it is. NaN where even the strictest one
+    breaches more: the value, or an end of the interval if so many of the resamples are of that kind.
     """
     n = len(result.machines)
     weights = np.vstack([np.ones(n), rng.multinomial(n, np.full(n, 1 / n), size=N_RESAMPLES)])
@@ -205,5 +206,6 @@ def equal_breach_saving(
         order = np.argsort(breaches[k], kind="stable")
         at = np.interp(target[k], breaches[k, order], np.minimum.accumulate(prices[k, order]), left=np.nan)
         found[k] = 1 - at / price[k]
-    low, high = np.nanquantile(found, [(1 - level) / 2, (1 + level) / 2])
-    return float(found[0]), float(low), float(high)
+    ranked, tail = np.where(np.isnan(found), -np.inf, found), (1 - level) / 2  # what cannot be matched is the worst
+    low, high = (float(np.quantile(ranked, at, method=m)) for at, m in ((tail, "lower"), (1 - tail, "higher")))
+    return float(found[0]), low if np.isfinite(low) else np.nan, high if np.isfinite(high) else np.nan

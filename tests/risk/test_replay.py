@@ -103,6 +103,22 @@ def test_equal_breach_saving_by_hand():
     assert value == pytest.approx(1 - 2 / 4) and low == pytest.approx(0.5) and high == pytest.approx(0.5)
 
 
+def test_resamples_that_the_line_cannot_match_widen_the_interval():
+    """One machine in four breaches under the strictest size and not under the other rule: drawn often, no price matches."""
+    n = 8
+    hit = np.arange(n) < 2
+    made = Replay(
+        {"loose": np.full(n, 1.0), "strict": np.full(n, 3.0), "other": np.full(n, 4.0)}, {},
+        {"loose": np.full(n, 10.0), "strict": np.where(hit, 4.0, 0.0), "other": np.where(hit, 0.0, 2.0)},
+        {}, np.ones(n), pd.RangeIndex(n),
+    )  # fmt: skip
+    value, low, high = equal_breach_saving(made, ["loose", "strict"], "other", rng=np.random.default_rng(2))
+    drawn = np.random.default_rng(2).multinomial(n, np.full(n, 1 / n), size=2000)
+    lost = (drawn[:, :2].sum(axis=1) * 4 > drawn[:, 2:].sum(axis=1) * 2).mean()
+    assert value == pytest.approx(1 - (1 + 2 * 8.5 / 9) / 4) and 0.05 < lost < 0.95
+    assert np.isnan(low) and high > value
+
+
 def test_machines_without_data_are_left_out_and_a_short_series_is_refused():
     usage = fleet(n=3)
     usage.demand["cpu"][2, 300:] = np.nan
