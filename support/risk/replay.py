@@ -207,5 +207,6 @@ def equal_breach_saving(
         at = np.interp(target[k], breaches[k, order], np.minimum.accumulate(prices[k, order]), left=np.nan)
         found[k] = 1 - at / price[k]
     ranked, tail = np.where(np.isnan(found), -np.inf, found), (1 - level) / 2  # what cannot be matched is the worst
-    low, high = (float(np.quantile(ranked, at, method=m)) for at, m in ((tail, "lower"), (1 - tail, "higher")))
+    low = float(np.quantile(ranked, tail, method="lower"))
+    high = float(np.quantile(ranked, 1 - tail, method="higher"))
     return float(found[0]), low if np.isfinite(low) else np.nan, high if np.isfinite(high) else np.nan
