@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
-from support.errors import TooShortError
+from support.errors import BookError, TooShortError
 from support.risk.cost import CostModel
 from support.risk.predictive import enough_days
 from support.risk.rightsizing import BREACH_LIMIT, LEVEL, Analysis, CostOptimizer
@@ -65,7 +65,11 @@ def breach_policy(price_per_breach_hour: float) -> Policy:
 
 
 def knob_policy(target_utilization: float, safety_margin: float) -> Policy:
-    """The two knobs of `recommend` on the predictive quantile, within its breach limit."""
+    """The two knobs of `recommend` on the predictive quantile, within its breach limit. Raises BookError as it does."""
+    if not 0 < target_utilization <= 1 or not safety_margin >= 0:
+        raise BookError(
+            f"target_utilization {target_utilization}, safety_margin {safety_margin}: give a target in (0, 1], a margin of at least 0."
+        )
 
     def choose(known: Analysis) -> np.ndarray:
         required = {"cpu": known.required("cpu", LEVEL, (1 + safety_margin) / target_utilization)}

@@ -86,7 +86,9 @@ def usage_of(telemetry: Telemetry, *, vcpu: float | None = None, memory_gib: flo
     cores = cores.astype(float).fillna(np.nan if vcpu is None else vcpu)
     if cores.isna().any() or (cores <= 0).any():
         at = cores.index[cores.isna() | (cores <= 0)][0]
-        raise SchemaError(f"{telemetry.source}: how many cores {at} has is not known. Give vcpu=, such as vcpu=4.")
+        raise SchemaError(
+            f"{telemetry.source}: how many cores {at} has is not known. Give a column vcpu, one number a machine, or vcpu=4."
+        )
     limit = known.get("memory_gib", pd.Series(np.nan, ids)).astype(float)
     limit = limit.fillna(np.inf if memory_gib is None else memory_gib)
     capacity = {"cpu": cores.to_numpy(), "memory": limit.to_numpy()}

@@ -378,6 +378,15 @@ def test_group_columns_become_the_table_of_resources(tmp_path):
     assert made.metrics == ["cpu_utilization"]
 
 
+def test_sizes_of_machines_are_read_where_each_has_one(tmp_path):
+    frame = fleet_table().assign(vCPUs=lambda t: t["vm"].map({"a": 2, "b": 8}), memory_gib=np.arange(96.0))
+    telemetry = load(saved(tmp_path, frame), resource_column="vm", group_columns=["team"])
+    assert telemetry.resources.to_dict() == {"team": {"a": "shop", "b": "search"}, "vcpu": {"a": 2, "b": 8}}
+    assert count_of(telemetry, "'vCPUs' taken as vcpu of each resource") == 96
+    assert count_of(telemetry, "'memory_gib' is not one number for 'a'") == 2
+    assert telemetry.metrics == ["cpu_utilization"] and not any("not used" in what for what in changes(telemetry))
+
+
 @pytest.mark.parametrize(
     ("change", "columns", "says"),
     [

@@ -38,6 +38,7 @@ SYNONYMS = {
     "queue_length": ("queue", "backlog"),
     "cost_usd": ("cost",),
 }
+SIZES = {"vcpu": ("vcpu", "vcpus", "cores", "cpu_cores", "cpu_count"), "memory_gib": ("memory_gib",)}  # of a resource
 RATES = ("rps", "requests_per_second", "req_s", "qps", "requests_per_s")
 WRITTEN_RATE = re.compile(  # demand (req/s), Requests per second
     r"\b(?:req|requests?|quer(?:y|ies)|hits|calls|invocations)\s*(?:/|[ _]per[ _])\s*s(?:ec(?:ond)?)?s?\)?$",
@@ -70,7 +71,8 @@ def tidy(
     that repeats another exactly is dropped, unless they are to be added.
     fill: missing intervals are interpolated if the gap is at most `max_gap_seconds`, else taken from the same time of
     a nearby day (both flagged quality_flag = 1), or are zero, or stay missing (none). group_columns: what each resource
-    belongs to (industry, team, ...), one value a resource, for `resources`. Raises SchemaError, TooShortError.
+    belongs to (industry, team, ...), one value a resource, for `resources`, where `vcpu` and `memory_gib` go too.
+    Raises SchemaError, TooShortError.
     """
     for option, given, known in (("duplicates", duplicates, get_args(Duplicates)), ("fill", fill, get_args(Fill))):
         if given not in known:
@@ -106,7 +108,7 @@ def tidy(
         )
     _say_what_is_odd(observations, values, repairs)
     names = pd.Index(sorted(frame["resource_id"].unique()), name="resource_id")
-    resources = _groups(table, ids, group_columns, source).reindex(names)
+    resources = _groups(table, ids, group_columns, source).join(_sizes(table, ids, repairs), how="outer").reindex(names)
     return Telemetry(observations, float(step), source, provenance, False, resources, merged_repairs(repairs))
 
 
@@ -129,6 +131,22 @@ def _groups(table: pd.DataFrame, ids: pd.Series, columns: Sequence[str], source:
                 f"{source}: resource {name!r} has {how} in the group column {column!r}; it must have one."
             )
     return told.first().astype(object).rename_axis("resource_id")
+
+
+def _sizes(table: pd.DataFrame, ids: pd.Series, repairs: list[Repair]) -> pd.DataFrame:
+    """Cores and GiB of each resource where columns say so with one number for each, index resource_id; else said."""
+    by_name, found = {str(c).lower(): c for c in reversed(table.columns)}, {}
+    for size, column in ((size, by_name[n]) for size, names in SIZES.items() for n in names if n in by_name):
+        numbers = pd.to_numeric(table[column], errors="coerce").groupby(ids.to_numpy())
+        if size in found or not _is_numeric(table[column]):
+            continue
+        if (moves := numbers.max() > numbers.min()).any():
+            words = f"{column!r} is not one number for {moves.idxmax()!r}, so it is not taken as its {size}"
+            repairs.append(Repair(words, int(moves.sum())))
+            continue
+        found[size] = numbers.first()
+        repairs.append(Repair(f"column {column!r} taken as {size} of each resource", len(table)))
+    return pd.DataFrame(found).rename_axis("resource_id")
 
 
 def _known_columns(table: pd.DataFrame, columns: list[str]) -> dict[str, str]:
@@ -183,9 +201,8 @@ def _value_columns(
     for name, column in chosen.items():
         if name != column.lower() and name not in RATES:
             repairs.append(Repair(f"column {column!r} taken as {name}", len(table)))
-    unused = [
-        c for c in columns if c not in chosen.values() and _is_numeric(table[c]) and c.lower() not in RESOURCE_NAMES
-    ]
+    elsewhere = {*chosen.values(), *(c for c in columns if c.lower() in sum(SIZES.values(), RESOURCE_NAMES))}
+    unused = [c for c in columns if c not in elsewhere and _is_numeric(table[c])]
     count_repair(
         repairs, f"numeric columns not used: {', '.join(unused[:6])}{' ...' if len(unused) > 6 else ''}", len(unused)
     )
