@@ -387,6 +387,24 @@ def test_sizes_of_machines_are_read_where_each_has_one(tmp_path):
     assert telemetry.metrics == ["cpu_utilization"] and not any("not used" in what for what in changes(telemetry))
 
 
+def test_a_column_of_sizes_is_a_size_only_where_it_is_nothing_else(tmp_path):
+    frame = fleet_table().assign(vcpu=4, load=np.arange(96.0) % 7).drop(columns="cpu_utilization")
+    path = saved(tmp_path, frame[["timestamp", "vm", "vcpu", "load"]])
+    telemetry = load(path, resource_column="vm")  # neither column has a name of a metric
+    assert count_of(telemetry, "column 'load' taken as requests") == 96 and telemetry.resources["vcpu"].tolist() == [
+        4,
+        4,
+    ]
+    grouped = load(path, resource_column="vm", group_columns=["vcpu"])
+    assert grouped.resources.to_dict() == {"vcpu": {"a": "4", "b": "4"}}
+    cores = load(
+        saved(tmp_path, frame[["timestamp", "vm"]].assign(cores=np.arange(96.0)), "cores.csv"), resource_column="vm"
+    )
+    assert count_of(cores, "column 'cores' taken as requests") == 96 and not any(
+        "not one number" in w for w in changes(cores)
+    )
+
+
 @pytest.mark.parametrize(
     ("change", "columns", "says"),
     [

@@ -108,7 +108,9 @@ def tidy(
         )
     _say_what_is_odd(observations, values, repairs)
     names = pd.Index(sorted(frame["resource_id"].unique()), name="resource_id")
-    resources = _groups(table, ids, group_columns, source).join(_sizes(table, ids, repairs), how="outer").reindex(names)
+    groups = _groups(table, ids, group_columns, source)
+    sizes = _sizes(table.drop(columns=[*values.values(), *groups.columns]), ids, repairs)
+    resources = groups.join(sizes, how="outer").reindex(names)
     return Telemetry(observations, float(step), source, provenance, False, resources, merged_repairs(repairs))
 
 
@@ -185,7 +187,8 @@ def _value_columns(
             refuse_separators(table[column], column, source)  # else another column would be taken in its place
         known = _known_columns(table, columns)
         numeric = [c for c in columns if _is_numeric(table[c]) and c.lower() not in RESOURCE_NAMES]
-        numeric = [c for c in numeric if not NO_METRIC.search(c)] or numeric
+        sizes = sum(SIZES.values(), ())
+        numeric = [c for c in numeric if not NO_METRIC.search(c) and c.lower() not in sizes] or numeric
         if metric in known:
             chosen = {metric: known[metric]}
         elif metric is None and any(name not in DERIVED for name in known):
